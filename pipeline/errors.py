@@ -1,0 +1,74 @@
+"""Every error that ends a run or refuses an input, with the exit status it stands for.
+
+Status: 3 wrong use or a bad file; else 2 the system could not do its work (network, engine, registry, disk);
+else 1 some selected pair failed (an outcome, never an exception); else 0.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PipelineError(Exception):
+    """What went wrong, with which input, and what to do: always one line.
+
+    ``message`` names the thing and the input; ``hint`` says what to do about it.
+    """
+
+    exit_status: ClassVar[int] = 2
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        self.message = one_line(message)
+        self.hint = one_line(hint)
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.hint}" if self.hint else self.message
+
+
+class UsageError(PipelineError):
+    """A command, option, pattern or environment variable that cannot be meant."""
+
+    exit_status = 3
+
+
+class BadFileError(PipelineError):
+    """A file of the project (lock, wishes, template, settings) that cannot be read as what it should be."""
+
+    exit_status = 3
+
+
+class NetworkError(PipelineError):
+    """An upstream server, mirror or archive did not give what was asked for."""
+
+
+class UpstreamDataError(PipelineError):
+    """An upstream answered, but with something that is not what its format says."""
+
+
+class IntegrityError(PipelineError):
+    """Bytes arrived whose size, hash or signature is not the pinned one."""
+
+
+class EngineError(PipelineError):
+    """The container engine is absent, refused, or died."""
+
+
+class RegistryError(PipelineError):
+    """The registry is absent, refused, or answered nonsense. Never used for 'there is no such image'."""
+
+
+class DiskError(PipelineError):
+    """The machine's disk is full or not writable."""
+
+
+class PairFailed(PipelineError):
+    """One pair could not be built or proved: an outcome ``failed`` with this message as its reason."""
+
+    exit_status = 1
+
+
+def one_line(text: str) -> str:
+    """``text`` on one line, control characters shown as spaces, at most 600 characters."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return flat if len(flat) <= 600 else flat[:597] + "..."

@@ -1,0 +1,183 @@
+"""``versions.toml``: what people want tracked, built, held back or left out, each exception with its reason.
+
+Strict like the lock: an unknown key or a wrong type is an error of one line with the path in the file.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from .errors import BadFileError, PipelineError, UsageError
+from .lock import Arch, Driver, Kernel, Kind, Name, Os
+from .versions import DriverVersion, VersionRange
+
+WANTED_FILE: Final = Path("versions.toml")
+Reason = Annotated[str, Meta(min_length=5)]
+Pattern = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._+~*?\[\]-]{1,100}$")]
+
+
+class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Settings(_Table):
+    """Each has an environment variable of the same meaning, which wins."""
+
+    registry: str = "localhost:5000"
+    docker_host: str = ""
+    mirrors: str = ""
+    source_date_epoch: int = 0
+
+
+class Suite(_Table):
+    """One suite of a package archive, for example ``bookworm-security`` of ``debian-security``."""
+
+    archive: Name
+    suite: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)*$")]
+    components: tuple[Name, ...] = ("main", "contrib", "non-free", "non-free-firmware")
+
+
+class Debian(_Table):
+    """Debian's archive as a source of kernels, drivers, toolchain and base."""
+
+    version_id: Name
+    keyring: str
+    suites: Annotated[tuple[Suite, ...], Meta(min_length=1)]
+    arches: tuple[Arch, ...] = ("amd64",)
+    kernels: tuple[Pattern, ...] = ()
+    toolchain: Annotated[tuple[Name, ...], Meta(min_length=1)]
+    base: Annotated[tuple[Name, ...], Meta(min_length=1)]
+
+
+class DriverWish(_Table):
+    """One driver to build, on the kernels that match one of the patterns."""
+
+    exact: Name
+    reason: Reason
+    see: str = ""
+    kernels: tuple[Pattern, ...] = ("*",)
+    required: tuple[Kind, ...] = ()
+
+
+class Exclusion(_Table):
+    """Pairs that are not tried: every condition that stands must hold. ``kernel`` compares kernel.org versions."""
+
+    reason: Reason
+    see: str = ""
+    lift: str = ""
+    driver: str = ""
+    kernel: str = ""
+    os: tuple[Os, ...] = ()
+    arch: tuple[Arch, ...] = ()
+
+    def covers(self, kernel: Kernel, driver: str) -> bool:
+        """True where this exclusion is about that pair."""
+        return (
+            (not self.driver or driver in VersionRange(self.driver))
+            and (not self.kernel or kernel.version in VersionRange(self.kernel))
+            and (not self.os or kernel.os in self.os)
+            and (not self.arch or kernel.arch in self.arch)
+        )
+
+
+class Build(_Table):
+    """How modules are made. ``modules`` empty: all that the driver has (NV_KERNEL_MODULES otherwise)."""
+
+    modules: tuple[Annotated[str, Meta(pattern=r"^nvidia(-[a-z]+)?$")], ...] = ()
+    kinds: tuple[Kind, ...] = ("open", "proprietary")
+
+
+class Wanted(_Table):
+    """The whole file."""
+
+    settings: Settings = Settings()
+    archives: dict[Name, tuple[str, ...]] = {}
+    build: Build = Build()
+    debian: Debian | None = None
+    drivers: tuple[DriverWish, ...] = field(name="driver", default=())
+    exclusions: tuple[Exclusion, ...] = field(name="exclude", default=())
+
+    def exclusion(self, kernel: Kernel, driver: str) -> Exclusion | None:
+        """The first exclusion that covers the pair."""
+        return next((e for e in self.exclusions if e.covers(kernel, driver)), None)
+
+    def drivers_for(self, kernel: str) -> tuple[str, ...]:
+        """Versions wanted on a kernel string, in the order they stand."""
+        return tuple(w.exact for w in self.drivers if any(fnmatchcase(kernel, p) for p in w.kernels))
+
+
+def parse(text: str, name: str = str(WANTED_FILE)) -> Wanted:
+    """The wishes in ``text``.
+
+    Raises BadFileError with ``name`` and the place of the first thing that is wrong.
+    """
+    try:
+        wanted = msgspec.convert(tomllib.loads(text), Wanted)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as error:
+        raise BadFileError(f"{name}: {error}", hint="see 'Wishes' in the README") from error
+    seen: set[str] = set()
+    for number, wish in enumerate(wanted.drivers):
+        _version(wish.exact, f"{name}: `$.driver[{number}].exact`")
+        if wish.exact in seen:
+            raise BadFileError(f"{name}: two entries for driver {wish.exact} - at `$.driver[{number}]`")
+        seen.add(wish.exact)
+    for number, exclusion in enumerate(wanted.exclusions):
+        if not (exclusion.driver or exclusion.kernel or exclusion.os or exclusion.arch):
+            raise BadFileError(
+                f"{name}: an exclusion without a condition leaves out everything - at `$.exclude[{number}]`",
+                hint="say driver, kernel, os or arch",
+            )
+        for text_range in filter(None, (exclusion.driver, exclusion.kernel)):
+            try:
+                VersionRange(text_range)
+            except PipelineError as error:
+                raise BadFileError(f"{name}: {error.message} - at `$.exclude[{number}]`", hint=error.hint) from error
+    return wanted
+
+
+def _version(text: str, where: str) -> None:
+    try:
+        DriverVersion(text)
+    except PipelineError as error:
+        raise BadFileError(f"{where}: {error.message}", hint=error.hint) from error
+
+
+def load(path: Path = WANTED_FILE) -> Wanted:
+    """The wishes in ``path``.
+
+    Raises BadFileError where it cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFileError(f"{path}: {error}", hint="it is part of the project; restore it") from error
+    return parse(text, str(path))
+
+
+def kinds_of(wanted: Wanted, driver: Driver) -> tuple[Kind, ...]:
+    """The kinds that an image of ``driver`` is to hold."""
+    return tuple(kind for kind in driver.kinds if kind in wanted.build.kinds)
+
+
+def settings(wanted: Wanted, environ: Mapping[str, str] = os.environ) -> Settings:
+    """``wanted.settings`` with what the environment says on top.
+
+    Raises UsageError for a SOURCE_DATE_EPOCH that is no number.
+    """
+    chosen: dict[str, Any] = msgspec.structs.asdict(wanted.settings)
+    for key, variable in (("registry", "DRIVER_REGISTRY"), ("docker_host", "DOCKER_HOST"), ("mirrors", "DRIVER_MIRRORS")):
+        if value := environ.get(variable):
+            chosen[key] = value
+    if epoch := environ.get("SOURCE_DATE_EPOCH"):
+        if not (epoch.isascii() and epoch.isdigit() and len(epoch) < 12):
+            raise UsageError(f"SOURCE_DATE_EPOCH is '{epoch}'", hint="set it to seconds since 1970, or unset it")
+        chosen["source_date_epoch"] = int(epoch)
+    return Settings(**chosen)
