@@ -28,7 +28,7 @@ class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pass
 
 
-class Settings(_Table):
+class Settings(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Each has an environment variable of the same meaning, which wins."""
 
     registry: str = "localhost:5000"
@@ -37,7 +37,7 @@ class Settings(_Table):
     source_date_epoch: int = 0
 
 
-class Suite(_Table):
+class Suite(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One suite of a package archive, for example ``bookworm-security`` of ``debian-security``."""
 
     archive: Name
@@ -45,7 +45,7 @@ class Suite(_Table):
     components: tuple[Name, ...] = ("main", "contrib", "non-free", "non-free-firmware")
 
 
-class Debian(_Table):
+class Debian(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Debian's archive as a source of kernels, drivers, toolchain and base."""
 
     version_id: Name
@@ -57,7 +57,7 @@ class Debian(_Table):
     base: Annotated[tuple[Name, ...], Meta(min_length=1)]
 
 
-class DriverWish(_Table):
+class DriverWish(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One driver to build, on the kernels that match one of the patterns."""
 
     exact: Name
@@ -67,7 +67,7 @@ class DriverWish(_Table):
     required: tuple[Kind, ...] = ()
 
 
-class Exclusion(_Table):
+class Exclusion(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Pairs that are not tried: every condition that stands must hold. ``kernel`` compares kernel.org versions."""
 
     reason: Reason
@@ -88,14 +88,14 @@ class Exclusion(_Table):
         )
 
 
-class Build(_Table):
+class Build(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How modules are made. ``modules`` empty: all that the driver has (NV_KERNEL_MODULES otherwise)."""
 
     modules: tuple[Annotated[str, Meta(pattern=r"^nvidia(-[a-z]+)?$")], ...] = ()
     kinds: tuple[Kind, ...] = ("open", "proprietary")
 
 
-class Wanted(_Table):
+class Wanted(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file."""
 
     settings: Settings = Settings()

@@ -1,0 +1,199 @@
+"""The only module that talks to a container engine: Docker's API from 1.41 on (Docker 20.10, Debian 12), or podman's copy of it.
+
+No step of a build has a network. Nothing is taken from the engine's own image names but what a recipe in the name pins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Final
+
+import docker
+import docker.errors
+import requests.exceptions as http_errors
+
+from .errors import DiskError, EngineError, PairFailed, UsageError
+
+ENGINE_FILE: Final = Path("build/engine.env")
+API_AT_LEAST: Final = (1, 41)
+LABEL: Final = "io.coreos-nvidia.recipe"
+_NO_SPACE: Final = "no space left on device"
+_EXIT_CODE: Final = re.compile(r"returned a non-zero code: ([0-9]+)")
+_KILLED: Final = ("137", "143")
+
+
+def address(environ: Mapping[str, str] = os.environ, configured: str = "", engine_file: Path = ENGINE_FILE) -> str:
+    """Where the engine is: DOCKER_HOST, ``docker_host`` of versions.toml, the one ``doit.sh`` started, else Docker's own.
+
+    The system's socket comes before a private engine's only where it exists.
+    """
+    if host := environ.get("DOCKER_HOST") or configured:
+        return host
+    default = Path("/var/run/docker.sock")
+    with contextlib.suppress(OSError):
+        for line in engine_file.read_text().splitlines():
+            name, _, value = line.partition("=")
+            if name == "DOCKER_HOST" and value:
+                return value
+    return f"unix://{default}"
+
+
+class Engine:
+    """One engine; connects at the first use."""
+
+    def __init__(self, host: str, *, timeout: int = 3600) -> None:
+        self.host = host
+        try:
+            self._api = docker.APIClient(base_url=host, version="auto", timeout=timeout)
+            version = self._api.version()
+        except (docker.errors.DockerException, http_errors.RequestException, OSError, ValueError) as error:
+            raise EngineError(
+                f"no container engine answers at {host} ({_reason(error)})",
+                hint="run ./doit.sh, which starts one, or set DOCKER_HOST",
+            ) from error
+        api = tuple(int(part) for part in str(version.get("ApiVersion", "0.0")).split("."))
+        if api < API_AT_LEAST:
+            raise UsageError(
+                f"the engine at {host} speaks API {version.get('ApiVersion')}", hint="Docker 20.10 (API 1.41) or newer"
+            )
+        self.arch: str = str(version.get("Arch", ""))
+        self.cpus: int = int(self._call("info", self._api.info).get("NCPU") or 1)
+
+    def has(self, tag: str, recipe: str) -> bool:
+        """True where image ``tag`` is there and carries that recipe as its label."""
+        try:
+            found = self._api.inspect_image(tag)  # type: ignore[no-untyped-call]
+        except docker.errors.ImageNotFound:
+            return False
+        except (docker.errors.DockerException, http_errors.RequestException) as error:
+            raise self._broken("look for an image", error) from error
+        return ((found.get("Config") or {}).get("Labels") or {}).get(LABEL) == recipe
+
+    def build(
+        self,
+        context: Path,
+        *,
+        tag: str,
+        log: Callable[[str], None],
+        target: str = "",
+        labels: Mapping[str, str] | None = None,
+        args: Mapping[str, str] | None = None,
+        cache: bool = True,
+    ) -> None:
+        """Build ``context`` (a directory with a Dockerfile) without any network; each output line goes to ``log``.
+
+        Raises PairFailed where a step of the Dockerfile fails, EngineError where the engine does.
+        """
+        with self._context(context) as archive:
+            try:
+                stream = self._api.build(
+                    fileobj=archive,
+                    custom_context=True,
+                    encoding="identity",
+                    tag=tag,
+                    target=target or None,
+                    rm=True,
+                    forcerm=True,
+                    decode=True,
+                    network_mode="none",
+                    nocache=not cache,
+                    labels=dict(labels or {}),
+                    buildargs=dict(args or {}),
+                )
+                finished = self._follow(stream, log)
+            except (docker.errors.DockerException, http_errors.RequestException, OSError) as error:
+                raise self._broken(f"build {tag}", error) from error
+        if not finished:
+            raise EngineError(f"the engine at {self.host} stopped in the middle of building {tag}", hint="run again")
+
+    def _follow(self, stream: Iterator[Mapping[str, Any]], log: Callable[[str], None]) -> bool:
+        finished = full = False
+        for event in stream:
+            text = str(event.get("stream") or event.get("status") or "")
+            for line in text.splitlines():
+                log(line)
+                full = full or _NO_SPACE in line.lower()
+            finished = finished or text.startswith("Successfully built") or "aux" in event
+            if message := event.get("error"):
+                log(str(message))
+                self._refuse(str(message), full)
+        return finished
+
+    def _refuse(self, message: str, full: bool) -> None:
+        if full or _NO_SPACE in message.lower():
+            raise DiskError(f"the engine's disk is full: {message}", hint="free space, or 'docker system prune'")
+        if code := _EXIT_CODE.search(message):
+            if code[1] in _KILLED:  # by the kernel for memory, or with the engine: says nothing about the pair
+                raise EngineError(f"a build step was killed (exit code {code[1]})", hint="memory? engine stopped? run again")
+            raise PairFailed(message)
+        raise EngineError(f"the engine at {self.host} could not build: {message}", hint="see the log of the pair")
+
+    @contextlib.contextmanager
+    def _context(self, context: Path) -> Iterator[IO[bytes]]:
+        with tempfile.TemporaryFile(dir=context.parent) as archive:
+            try:
+                with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
+                    for path in sorted(context.rglob("*")):
+                        tar.add(path, arcname=str(path.relative_to(context)), recursive=False, filter=_plain)
+            except OSError as error:
+                raise DiskError(f"{context}: {error.strerror}", hint="free some space below build/") from error
+            archive.seek(0)
+            yield archive
+
+    def export(self, tag: str, path: str, destination: Path) -> None:
+        """Write directory ``path`` of image ``tag`` as a tar to ``destination``; its entries begin with the last name.
+
+        Raises EngineError where the image or the path is not there.
+        """
+        try:
+            container = self._api.create_container(tag, command=["/nothing-runs"], network_disabled=True)["Id"]
+        except (docker.errors.DockerException, http_errors.RequestException) as error:
+            raise self._broken(f"export from {tag}", error) from error
+        try:
+            stream, _ = self._api.get_archive(container, path, chunk_size=1 << 20)
+            with destination.open("wb") as out:
+                for chunk in stream:
+                    out.write(chunk)
+        except (docker.errors.DockerException, http_errors.RequestException) as error:
+            raise self._broken(f"export {path} from {tag}", error) from error
+        except OSError as error:
+            raise DiskError(f"{destination}: {error.strerror}", hint="free some space below build/") from error
+        finally:
+            with contextlib.suppress(docker.errors.DockerException, http_errors.RequestException):
+                self._api.remove_container(container, force=True)
+
+    def remove(self, tag: str) -> None:
+        """Forget image name ``tag``; fine where it is not there."""
+        with contextlib.suppress(docker.errors.DockerException, http_errors.RequestException):
+            self._api.remove_image(tag, force=True, noprune=False)
+
+    def _call(self, what: str, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except (docker.errors.DockerException, http_errors.RequestException) as error:
+            raise self._broken(what, error) from error
+
+    def _broken(self, what: str, error: Exception) -> EngineError | DiskError:
+        reason = _reason(error)
+        if _NO_SPACE in reason.lower():
+            return DiskError(f"the engine's disk is full: {reason}", hint="free space, or 'docker system prune'")
+        return EngineError(f"the engine at {self.host} did not {what} ({reason})", hint="is it running? run ./doit.sh")
+
+
+def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Owner and time of the developer's files are nobody's business: the same context gives the same cache key."""
+    info.uid = info.gid = 0
+    info.uname = info.gname = ""
+    info.mtime = 0
+    return info
+
+
+def _reason(error: Exception) -> str:
+    explanation = getattr(error, "explanation", None)
+    return str(explanation or error).strip() or type(error).__name__

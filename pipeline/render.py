@@ -1,0 +1,254 @@
+"""Templates to text: Dockerfiles in which every value that decides the content stands as text.
+
+Offline and deterministic: lock and wishes in, text out. The recipe of a thing is the sha256 of its text; a text names
+the recipes of what it is made ``FROM``, so a change anywhere below changes every recipe above it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+
+from .errors import BadFileError
+from .lock import Base, Driver, File, Kernel, Kind, Lock, Toolchain
+from .versions import DriverVersion
+from .wanted import Wanted, kinds_of
+
+TEMPLATES: Final = Path(__file__).resolve().parent.parent / "dockerfiles"
+PROGRAM: Final = Path(__file__).resolve().parent.parent / "host" / "image"
+MADE_BY: Final = "Made by 'doit render' from dockerfiles/{} and versions.lock. A file edited by hand is never built."
+TRIPLES: Final = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
+MAKE_ARCH: Final = {"amd64": "x86_64", "arm64": "arm64"}
+OPEN_FROM: Final = 560
+"""From this branch on NVIDIA recommends the open kernel modules (design.md, "The image")."""
+MODULES: Final = ("nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-drm", "nvidia-peermem")
+"""What every driver from branch 470 on is made of."""
+APPLETS: Final = (
+    "[ ash awk basename cat chmod chown chroot clear cmp cp cut date dd df diff dirname dmesg du echo egrep env expr "
+    "false fgrep find flock free getopt grep gunzip gzip head hostname id kill killall ln logger ls md5sum mkdir "
+    "mkfifo mknod mktemp more mount mountpoint mv nl nproc nsenter od paste pgrep pidof pivot_root pkill poweroff "
+    "printenv printf ps pwd readlink realpath reboot renice rev rm rmdir sed seq setsid sh sha256sum sleep sort split "
+    "stat stty sync sysctl tac tail tar tee test timeout touch tr true tty umount uname uniq unlink unshare uptime vi "
+    "wc wget which whoami xargs yes zcat"
+).split()
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One Dockerfile: its text, the recipe that the text is, and the pinned files its context needs."""
+
+    name: str
+    """Directory below ``build/docker``."""
+    tag: str
+    """The name the engine knows the result by."""
+    text: str
+    files: tuple[tuple[str, File], ...]
+    """(directory in the context, file)."""
+
+    @cached_property
+    def recipe(self) -> str:
+        """Sha256 of the text, 64 hex digits."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ProgramFile:
+    """One file of the host program that lies in every image: where it goes, what it holds."""
+
+    path: str
+    source: Path
+    sha256: str
+    mode: int
+
+
+def epoch_of(date: str) -> int:
+    """Seconds since 1970 of a lock date such as ``2026-11-24T12:00:00Z``."""
+    return int(datetime.strptime(date, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp())
+
+
+def date_of(epoch: int) -> str:
+    """The RFC 3339 text of ``epoch``."""
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def recommended(driver: str, kinds: Sequence[Kind]) -> Kind:
+    """The kind at ``/opt/lib/modules``: open from branch 560 on, proprietary before, where present; else the one there is."""
+    first: Kind = "open" if int(DriverVersion(driver).branch) >= OPEN_FROM else "proprietary"
+    return first if first in kinds else kinds[0]
+
+
+def modules_root(kind: Kind, best: Kind) -> str:
+    """The depmod root of a kind inside the image: ``/opt`` or ``/opt/<kind>``."""
+    return "/opt" if kind == best else f"/opt/{kind}"
+
+
+def program_files(root: Path = PROGRAM) -> tuple[ProgramFile, ...]:
+    """``nvidia-driver`` and its parts as they go into each image.
+
+    Raises BadFileError where the checkout lacks them.
+    """
+    places = [(root / "nvidia-driver", "usr/bin/nvidia-driver", 0o755)]
+    places += [(part, f"usr/lib/nvidia-driver/{part.name}", 0o644) for part in sorted((root / "lib").glob("*.sh"))]
+    try:
+        return tuple(
+            ProgramFile(path, source, hashlib.sha256(source.read_bytes()).hexdigest(), mode) for source, path, mode in places
+        )
+    except OSError as error:
+        raise BadFileError(f"{error.filename}: {error.strerror}", hint="it is part of the project; restore it") from error
+
+
+class Renderer:
+    """Renders what one lock and one set of wishes ask for; each text is made once."""
+
+    def __init__(self, wanted: Wanted, lock: Lock, *, epoch: int = 0, source_url: str = "") -> None:
+        self.wanted, self.lock, self._epoch, self._source = wanted, lock, epoch, source_url
+        self._environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(TEMPLATES),
+            undefined=jinja2.StrictUndefined,
+            keep_trailing_newline=True,
+            autoescape=False,  # noqa: S701 - Dockerfiles, and every value was matched against a pattern when it was read
+        )
+        self._made: dict[str, Rendered] = {}
+        self._templates: dict[str, jinja2.Template] = {}
+
+    @cached_property
+    def program(self) -> tuple[ProgramFile, ...]:
+        """The host program's files, read once."""
+        return program_files()
+
+    def epoch(self, *dates: str) -> int:
+        """SOURCE_DATE_EPOCH where it is set, else the latest of ``dates``."""
+        return self._epoch or max(map(epoch_of, dates))
+
+    def toolchain(self, toolchain: Toolchain) -> Rendered:
+        """What compiles for one OS."""
+        name = f"toolchain/{toolchain.name}-{toolchain.arch}"
+        files = tuple(("debs", file) for file in toolchain.packages)
+        return self._once(name, "toolchain-debian.Dockerfile.j2", files, toolchain=toolchain)
+
+    def unpacker(self, arch: str) -> Rendered:
+        """The toolchain whose dpkg unpacks base and userspace: the first of that architecture."""
+        return self.toolchain(min((t for t in self.lock.toolchains if t.arch == arch), key=lambda t: t.name))
+
+    def base(self, base: Base) -> Rendered:
+        """The runtime base of one architecture."""
+        return self._once(
+            f"base/{base.arch}",
+            "base.Dockerfile.j2",
+            tuple(("debs", file) for file in base.packages),
+            base=base,
+            applets=APPLETS,
+            toolchain_tag=self.unpacker(base.arch).tag,
+            epoch=self.epoch(base.date),
+        )
+
+    def userspace(self, driver: Driver) -> Rendered:
+        """Libraries, tools and firmware of one driver."""
+        base = self.lock.base(driver.arch)
+        return self._once(
+            f"userspace/{driver.version}-{driver.arch}",
+            "userspace.Dockerfile.j2",
+            tuple(("debs", file) for file in driver.userspace),
+            driver=driver,
+            triple=TRIPLES[driver.arch],
+            toolchain_tag=self.unpacker(driver.arch).tag,
+            base_tag=self.base(base).tag,
+            epoch=self.epoch(driver.date, base.date),
+        )
+
+    def modules(self, driver: Driver) -> tuple[str, ...]:
+        """Names of the kernel modules to build, without ``.ko``."""
+        return self.wanted.build.modules or MODULES
+
+    def image(self, kernel: Kernel, driver: Driver, pair_id: str) -> Rendered:
+        """One pair's image."""
+        kinds = kinds_of(self.wanted, driver)
+        best = recommended(driver.version, kinds)
+        epoch = self.image_epoch(kernel, driver)
+        sources = [
+            {"name": kind, "source": file, "root": modules_root(kind, best), "directory": self.directory(kernel, kind, best)}
+            for kind in kinds
+            for file in driver.modules(kind)[:1]
+        ]
+        files = [("headers", file) for file in kernel.headers]
+        files += [("debs", file) for kind in kinds for file in driver.modules(kind)]
+        return self._once(
+            f"image/{kernel.os}/{kernel.arch}/{pair_id.rpartition(':')[2]}",
+            "image-debian.Dockerfile.j2",
+            tuple(files),
+            pair_id=pair_id,
+            kernel=kernel,
+            driver=driver,
+            kinds=sources,
+            probe_source=sources[0]["source"],
+            modules=self.modules(driver),
+            patches=(),
+            make_arch=MAKE_ARCH[kernel.arch],
+            epoch=epoch,
+            image_env=self.image_env(kernel, driver, kinds),
+            program=self.program,
+            labels=sorted(self.labels(kernel, driver, kinds).items()),
+            toolchain_tag=self.toolchain(self.lock.toolchain(kernel)).tag,
+            userspace_tag=self.userspace(driver).tag,
+        )
+
+    def directory(self, kernel: Kernel, kind: Kind, best: Kind) -> str:
+        """Where a kind's modules lie in the image."""
+        return f"{modules_root(kind, best)}/lib/modules/{kernel.kernel}"
+
+    def image_epoch(self, kernel: Kernel, driver: Driver) -> int:
+        """The time of every file and of the configuration of an image: its newest input's date in the lock."""
+        lock = self.lock
+        return self.epoch(kernel.date, driver.date, lock.base(kernel.arch).date, lock.toolchain(kernel).date)
+
+    def image_env(self, kernel: Kernel, driver: Driver, kinds: Sequence[Kind]) -> list[str]:
+        """Lines of ``/opt/nvidia-driver/image.env``, by which ``nvidia-driver`` knows what it is in."""
+        return [
+            f"KERNEL={kernel.kernel}",
+            f"DRIVER={driver.version}",
+            f"ARCH={kernel.arch}",
+            f'KINDS="{" ".join(kinds)}"',
+            f"RECOMMENDED={recommended(driver.version, kinds)}",
+            f'MODULES="{" ".join(self.modules(driver))}"',
+        ]
+
+    def labels(self, kernel: Kernel, driver: Driver, kinds: Sequence[Kind]) -> dict[str, str]:
+        """Labels that the lock alone decides (design.md, "Formats others read")."""
+        other = sorted(f"{f.name}={f.version}" for f in driver.userspace if driver.version not in f.version)
+        labels = {
+            "org.opencontainers.image.created": date_of(self.image_epoch(kernel, driver)),
+            "org.opencontainers.image.source": self._source,
+            "org.opencontainers.image.title": "driver",
+            "org.opencontainers.image.version": f"{kernel.kernel}-{driver.version}",
+            "org.opencontainers.image.description": f"NVIDIA driver {driver.version} for Linux {kernel.kernel}",
+            "org.opencontainers.image.licenses": "Apache-2.0 AND LicenseRef-NVIDIA-Driver",
+            "io.coreos-nvidia.os": kernel.os,
+            "io.coreos-nvidia.arch": kernel.arch,
+            "io.coreos-nvidia.kernel": kernel.kernel,
+            "io.coreos-nvidia.driver": driver.version,
+            "io.coreos-nvidia.kinds": " ".join(kinds),
+        }
+        if other:
+            labels["io.coreos-nvidia.other-versions"] = " ".join(other)
+        return labels
+
+    def _once(self, name: str, template: str, files: tuple[tuple[str, File], ...], **values: Any) -> Rendered:
+        if found := self._made.get(name):
+            return found
+        try:
+            if template not in self._templates:
+                self._templates[template] = self._environment.get_template(template)
+            text = self._templates[template].render(made_by=MADE_BY.format(template), **values)
+        except jinja2.TemplateError as error:
+            raise BadFileError(f"dockerfiles/{template}: {error}", hint="mend the template") from error
+        recipe = hashlib.sha256(text.encode()).hexdigest()
+        what = name.split("/", 1)[0]
+        self._made[name] = made = Rendered(name, f"driver-{what}:{recipe[:16]}", text, files)
+        return made
