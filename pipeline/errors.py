@@ -42,6 +42,10 @@ class NetworkError(PipelineError):
     """An upstream server, mirror or archive did not give what was asked for."""
 
 
+class NotFoundError(NetworkError):
+    """Every address asked for a thing answered 404 or 410: it is not there, and asking again will not help."""
+
+
 class UpstreamDataError(PipelineError):
     """An upstream answered, but with something that is not what its format says."""
 
