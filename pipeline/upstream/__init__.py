@@ -1,0 +1,1 @@
+"""Sources of releases, kernels and drivers: each module holds its real URLs and pure parsers (bytes in, records out)."""

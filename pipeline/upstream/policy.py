@@ -1,0 +1,75 @@
+"""What ``versions.toml`` says of each CoreOS source: which channels, how far back, on which architectures.
+
+A release is wanted when it is current or rolling out, or among the newest ``keep`` of its channel and architecture, or
+dated ``since`` or later. What goes beyond a default (an ended channel, a retired OS) needs its ``reason``.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct
+
+from ..errors import UpstreamDataError
+from ..lock import Arch
+from ..versions import KernelRelease
+
+FlatcarChannel = Annotated[str, Meta(pattern="^(stable|beta|alpha|edge|lts(-20[0-9]{2})?)$")]
+ENDED: Final[frozenset[str]] = frozenset({"edge", "lts-2021", "lts-2022", "lts-2023"})
+"""Flatcar channels that get no release any more; ``current`` there is years old. Each last release by the recorded
+feeds: edge 2020-04, lts-2021 2022-10, lts-2022 2023-10, lts-2023 2025-08."""
+Keep = Annotated[int, Meta(ge=0, le=1000)]
+
+
+class _Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    arches: Annotated[tuple[Arch, ...], Meta(min_length=1)] = ("amd64", "arm64")
+    keep: Keep = 3
+    since: datetime.date | None = None
+    reason: str = ""
+
+
+class FedoraCoreOS(_Policy, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``barriers``: also the releases that every node passes on its way up, some with kernels of Fedora 31."""
+
+    streams: Annotated[tuple[Literal["stable", "testing", "next"], ...], Meta(min_length=1)] = (
+        "stable",
+        "testing",
+        "next",
+    )
+    barriers: bool = False
+
+
+class Flatcar(_Policy, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``lts`` means the LTS lines that have not ended; an ended one is named (``lts-2023``), with the reason.
+
+    ``ahead``: also ask the release servers, which know a release some hours before the feed does.
+    """
+
+    channels: Annotated[tuple[FlatcarChannel, ...], Meta(min_length=1)] = ("stable", "beta", "alpha", "lts")
+    ahead: bool = True
+
+    def __post_init__(self) -> None:
+        if (ended := sorted(ENDED & set(self.channels))) and len(self.reason) < 5:
+            raise ValueError(f"channel {ended[0]} has ended: say in `reason` why it is still wanted")
+
+
+class ContainerLinux(_Policy, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """CoreOS Container Linux, retired in 2020; off unless ``enabled``, which needs a ``reason``.
+
+    ``kernels`` gives what ``uname -r`` prints on a release, for example ``"1967.6.0" = "4.14.96-coreos-r1"``: the feed
+    does not hold the revision at its end (see container_linux).
+    """
+
+    enabled: bool = False
+    arches: Annotated[tuple[Literal["amd64"], ...], Meta(min_length=1)] = ("amd64",)
+    kernels: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        if self.enabled and len(self.reason) < 5:
+            raise ValueError("Container Linux gets no updates: say in `reason` why it is still wanted")
+        for kernel in self.kernels.values():
+            try:
+                KernelRelease(kernel)
+            except UpstreamDataError as error:
+                raise ValueError(error.message) from error
