@@ -20,7 +20,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from .errors import BadFileError, PipelineError
+from .errors import BadFileError, DiskError, PipelineError
 from .versions import DriverVersion, KernelRelease, check_tag, tag_text
 
 LOCK_FILE: Final = Path("versions.lock")
@@ -367,7 +367,7 @@ def _holds_tables(value: Any) -> bool:
 def write(path: Path, data: bytes) -> bool:
     """Put ``data`` in ``path`` whole or not at all; False when it was there already.
 
-    Raises BadFileError where the disk refuses.
+    Raises DiskError where the disk refuses.
     """
     with contextlib.suppress(OSError):
         if path.read_bytes() == data:
@@ -385,5 +385,5 @@ def write(path: Path, data: bytes) -> bool:
             os.unlink(name)
             raise
     except OSError as error:
-        raise BadFileError(f"{path}: {error.strerror}", hint="free some disk space, or mend its rights") from error
+        raise DiskError(f"{path}: {error.strerror}", hint="free some disk space, or mend its rights") from error
     return True

@@ -92,7 +92,8 @@ class Plan:
                     kinds = kinds_of(self.wanted, driver)
                     if not kinds:
                         continue
-                    required = tuple(k for k in driver.required if k in kinds) or (recommended(version, kinds),)
+                    best = recommended(version, kinds)
+                    required = tuple(k for k in kinds if k in driver.required or k == best)
                     yield Pair(
                         kernel=kernel,
                         driver=driver,

@@ -35,6 +35,7 @@ class Settings(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     docker_host: str = ""
     mirrors: str = ""
     source_date_epoch: int = 0
+    source_url: Annotated[str, Meta(pattern=r"^https://[!#-~]+$")] = "https://github.com/Avalanche-io/coreos-nvidia"
 
 
 class Suite(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -1,0 +1,241 @@
+"""One pair from pinned files to a proved image in the registry.
+
+Fetch, compile each kind in the engine, assemble the layers, prove the files as they are in those layers, push. A pair
+that cannot be compiled or proved is an outcome, pushed as ``failed-<recipe>``; only what the system could not do raises.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from . import boot, contexts, debs, proof
+from .assemble import MANIFEST_TYPE, Image, Layer, assemble, exported, merged, tree
+from .errors import PairFailed
+from .index import Bytes, Entry, Missing, Seconds, entry_of
+from .lock import Kind
+from .parts import Workshop
+from .plan import Pair
+
+RECIPE_LABEL: Final = "io.coreos-nvidia.recipe"
+REASON_LABEL: Final = "io.coreos-nvidia.reason"
+
+
+@dataclass
+class _Work:
+    """What one pair's build has found out so far."""
+
+    pair: Pair
+    seconds: dict[str, float] = field(default_factory=lambda: {"build": 0.0, "proof": 0.0})
+    missing: list[Missing] = field(default_factory=list)
+    proof: dict[str, Any] = field(default_factory=dict)
+
+
+def build(pair: Pair, shop: Workshop) -> Entry:
+    """Build, prove and push ``pair``; its outcome.
+
+    Raises PipelineError of status 2 where network, engine, registry or disk did not do their part: that says nothing
+    about the pair, which stays to be built.
+    """
+    work = _Work(pair)
+    try:
+        image, kernel_layer = _make(work, shop)
+    except PairFailed as error:
+        return _failed(work, error, shop)
+    with shop.progress.step(pair.id, "push", f"pushed {kernel_layer.size / 1e6:.1f} MB of its own"):
+        shop.push_image(image, [pair.recipe_tag])
+        publish(pair, image.digest, image.manifest, shop)
+    entry = entry_of(
+        pair,
+        "built",
+        kinds=tuple(kind for kind in pair.kinds if kind not in {m.kind for m in work.missing}),
+        missing=tuple(work.missing),
+        tags=pair.tags,
+        digest=image.digest,
+        bytes=Bytes(image.size, kernel_layer.size),
+        seconds=Seconds(round(work.seconds["build"], 1), round(work.seconds["proof"], 1)),
+        built=_now(),
+        proof=work.proof,
+    )
+    shop.progress.event("outcome", pair.id, f"built {image.digest[:19]}", outcome="built", bytes=image.size)
+    return entry
+
+
+def publish(pair: Pair, digest: str, manifest: bytes, shop: Workshop) -> None:
+    """Point the pair's own names at ``digest``; a name that moves is said aloud."""
+    for tag in pair.tags:
+        before = shop.registry.digest(tag)
+        if before == digest:
+            continue
+        if before:
+            shop.progress.note(pair.id, f"tag {tag} moves from {before[:19]} to {digest[:19]}: its recipe changed")
+        shop.registry.push_manifest(manifest, MANIFEST_TYPE, [tag])
+
+
+def _make(work: _Work, shop: Workshop) -> tuple[Image, Layer]:
+    pair, renderer = work.pair, shop.renderer
+    lock = renderer.lock
+    kernel, driver = pair.kernel, pair.driver
+    shop.toolchain(lock.toolchain(kernel))
+    base, userspace = shop.base(kernel.arch), shop.userspace(driver)
+    contexts.write(pair.rendered, shop.docker, lambda text: shop.progress.note(pair.id, text))
+    with shop.progress.step(pair.id, "fetch", f"fetched {len(pair.rendered.files)} inputs"):
+        context = contexts.lay(pair.rendered, shop.docker, shop.inputs, renderer.program)
+    epoch = renderer.image_epoch(kernel, driver)
+    kinds: list[Kind] = []
+    exports: dict[Kind, str] = {}
+    for kind in sorted(pair.kinds, key=lambda kind: (kind not in pair.required, kind != pair.best_kind)):
+        tag = f"driver-modules:{pair.recipe[:16]}-{kind}"
+        start = time.monotonic()
+        try:
+            with shop.progress.step(pair.id, "build", f"compiled {kind} modules"):
+                shop.build(pair.rendered, context, pair.id, kind, tag)
+        except PairFailed as error:
+            if kind in pair.required:
+                raise
+            work.missing.append(Missing(kind, error.message))
+            shop.progress.note(pair.id, f"optional kind {kind} failed: {error.message}")
+        else:
+            kinds.append(kind)
+            exports[kind] = tag
+        finally:
+            work.seconds["build"] += time.monotonic() - start
+    with shop.progress.step(pair.id, "assemble", "assembled") as values:
+        layer = _kernel_layer(pair, kinds, exports, epoch, shop)
+        program = shop.store.add(tree({f.path: (f.mode, f.source.read_bytes()) for f in renderer.program}), epoch)
+        values["bytes"] = layer.size
+    start = time.monotonic()
+    try:
+        with shop.progress.step(pair.id, "proof", f"proved {' and '.join(kinds)} on the booted kernel"):
+            work.proof |= prove(pair, kinds, {"base": base, "userspace": userspace, "kernel": layer}, shop)
+    finally:
+        work.seconds["proof"] += time.monotonic() - start
+    labels = renderer.labels(kernel, driver, kinds) | {
+        RECIPE_LABEL: f"sha256:{pair.recipe}",
+        "org.opencontainers.image.revision": pair.recipe,
+    }
+    for kind, modules in work.proof["modules"].items():
+        labels |= {f"io.coreos-nvidia.srcversion.{kind}.{name}": m["srcversion"] for name, m in modules.items()}
+    names = ["runtime base", f"userspace {driver.version}", f"modules for {kernel.kernel}", "nvidia-driver"]
+    layers = [base, userspace, layer, program]
+    image = assemble(layers, arch=kernel.arch, epoch=epoch, labels=labels, names=names, program=True)
+    return image, layer
+
+
+def _kernel_layer(pair: Pair, kinds: list[Kind], exports: Mapping[Kind, str], epoch: int, shop: Workshop) -> Layer:
+    """The modules of every kind that compiled, and the file that says what the image is, as one layer."""
+    env = "\n".join(shop.renderer.image_env(pair.kernel, pair.driver, kinds)) + "\n"
+    with tempfile.TemporaryDirectory(dir=shop.root / "build", prefix=".kinds.") as directory, ExitStack() as stack:
+        streams = [tree({"opt/nvidia-driver/image.env": (0o644, env.encode())})]
+        for kind in kinds:
+            archive = Path(directory) / f"{kind}.tar"
+            shop.engine.export(exports[kind], "/out", archive)
+            streams.append(exported(stack.enter_context(tarfile.open(archive)), "out"))
+        return shop.store.add(merged(streams), epoch)
+
+
+def prove(pair: Pair, kinds: list[Kind], layers: Mapping[str, Layer], shop: Workshop) -> dict[str, Any]:
+    """All four steps of the proof, on the files as they are in the layers of the image."""
+    kernel, driver = pair.kernel, pair.driver
+    renderer = shop.renderer
+    expected = [f"{name}.ko" for name in renderer.modules(driver)]
+    best = pair.best_kind
+    with tempfile.TemporaryDirectory(dir=shop.root / "build", prefix=".proof.") as directory:
+        root = Path(directory)
+        files, base = root / "image", root / "base"
+        unpack_layer(shop, layers["kernel"], files)
+        unpack_layer(shop, shop.local(layers["base"]), base)
+        headers = root / "headers"
+        for file in kernel.headers:
+            debs.unpack(shop.inputs.path(file), headers, _symvers_or_config)
+        symvers, modversions = _exports(headers, kernel.kernel)
+        results: dict[str, Any] = {"modules": {}}
+        directories = {kind: files / renderer.directory(kernel, kind, best).lstrip("/") for kind in kinds}
+        for kind, place in directories.items():
+            found = proof.prove_modules(
+                place,
+                kernel=kernel.kernel,
+                driver=driver.version,
+                kind=kind,
+                arch=kernel.arch,
+                expected=expected,
+                symvers=symvers,
+                modversions=modversions,
+            )
+            results["modules"][kind] = found["modules"]
+        shop.local(layers["userspace"])
+        shop.prove_userspace(layers["userspace"], driver)
+        if not kernel.image:
+            raise PairFailed("cannot be proved: no kernel image to boot; pin one beside the headers")
+        image = root / "kernel"
+        for file in kernel.image:
+            debs.unpack(shop.inputs.path(file), image, lambda name: name.startswith(("boot/vmlinuz", "lib/modules", "usr/lib/modules")))
+        booted = boot.boot(
+            _vmlinuz(image, kernel.kernel),
+            {kind: place / "nvidia.ko" for kind, place in directories.items()},
+            base=base,
+            kernel_modules=next((p for p in image.glob(f"**/lib/modules/{kernel.kernel}") if p.is_dir()), None),
+            arch=kernel.arch,
+        )
+        results["boot"] = {"seconds": round(booted.seconds, 1), **dict(booted.lines)}
+        return results
+
+
+def unpack_layer(shop: Workshop, layer: Layer, destination: Path) -> None:
+    """The files of a layer below ``destination``."""
+    destination.mkdir(parents=True, exist_ok=True)
+    with shop.store.open(shop.local(layer)) as tar:
+        tar.extractall(destination, filter="tar")  # our own layer, made of checked entries
+
+
+def _symvers_or_config(name: str) -> bool:
+    return name.endswith(("/Module.symvers", "/.config"))
+
+
+def _exports(headers: Path, kernel: str) -> tuple[Mapping[str, Any], bool]:
+    tables = sorted(headers.glob("**/Module.symvers"))
+    if len(tables) != 1:
+        raise PairFailed(f"cannot be proved: the headers of {kernel} hold {len(tables)} Module.symvers files, not one")
+    config = next(iter(headers.glob("**/.config")), None)
+    modversions = config is not None and "CONFIG_MODVERSIONS=y" in config.read_text(errors="replace")
+    return proof.parse_symvers(tables[0].read_text(errors="replace")), modversions
+
+
+def _vmlinuz(image: Path, kernel: str) -> Path:
+    for pattern in (f"boot/vmlinuz-{kernel}", f"**/lib/modules/{kernel}/vmlinuz"):
+        if found := sorted(image.glob(pattern)):
+            return found[0]
+    raise PairFailed(f"cannot be proved: the kernel package of {kernel} holds no vmlinuz")
+
+
+def _failed(work: _Work, error: PairFailed, shop: Workshop) -> Entry:
+    """Record the failure where every runner finds it: a tiny image that holds the reason."""
+    pair = work.pair
+    facts = {"pair": pair.id, "reason": error.message, "recipe": f"sha256:{pair.recipe}", "seconds": work.seconds}
+    content = json.dumps(facts, sort_keys=True, indent=1).encode() + b"\n"
+    epoch = shop.renderer.image_epoch(pair.kernel, pair.driver)
+    layer = shop.store.add(tree({"reason.json": (0o644, content)}), epoch)
+    labels = {RECIPE_LABEL: f"sha256:{pair.recipe}", REASON_LABEL: error.message}
+    labels |= {"io.coreos-nvidia.outcome": "failed", "org.opencontainers.image.title": "failed pair"}
+    image = assemble([layer], arch=pair.kernel.arch, epoch=epoch, labels=labels, names=["reason"], program=False)
+    shop.push_image(image, [pair.failed_tag])
+    shop.progress.event("outcome", pair.id, f"failed: {error.message}", outcome="failed")
+    return entry_of(
+        pair,
+        "failed",
+        reason=error.message,
+        digest=None,
+        built=_now(),
+        seconds=Seconds(round(work.seconds["build"], 1), round(work.seconds["proof"], 1)),
+    )
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

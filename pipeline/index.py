@@ -1,0 +1,200 @@
+"""Outcomes: what became of every pair. The registry's tags hold the truth; the index is what people and hosts read.
+
+Format: ``schema`` 1 as fixed in the documentation; readers ignore unknown fields, a change of meaning raises it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import Struct, field
+
+from .errors import UpstreamDataError
+from .lock import OsRelease, Pending
+from .plan import Pair
+
+INDEX_FILE: Final = Path("build/index.json")
+Outcome = Literal["built", "failed", "excluded", "pending"]
+
+
+class Missing(Struct, frozen=True):
+    """An optional kind that failed."""
+
+    kind: str
+    reason: str
+
+
+class Bytes(Struct, frozen=True):
+    """Compressed bytes: of all layers, and of the layers that only this kernel has."""
+
+    image: int = 0
+    kernel_layer: int = 0
+
+
+class Seconds(Struct, frozen=True):
+    """How long it took where it was built; 0 where that was not kept."""
+
+    build: float = 0.0
+    proof: float = 0.0
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """One pair."""
+
+    os: str
+    arch: str
+    kernel: str
+    driver: str
+    kinds: tuple[str, ...] = ()
+    missing: tuple[Missing, ...] = ()
+    headers: str = ""
+    releases: tuple[dict[str, str], ...] = ()
+    outcome: Outcome
+    reason: str | None = None
+    see: str | None = None
+    stale: bool = False
+    tags: tuple[str, ...] = ()
+    digest: str | None = None
+    recipe: str = ""
+    bytes: Bytes = Bytes()
+    seconds: Seconds = Seconds()
+    built: str | None = None
+    proof: dict[str, Any] = {}
+    lift: str | None = None
+    wanted: bool = True
+
+    @property
+    def key(self) -> tuple[str, str, str, str, str]:
+        """What makes it the same pair in two indexes."""
+        return self.os, self.arch, self.kernel, self.driver, self.headers
+
+    @property
+    def id(self) -> str:
+        """``<os>/<arch>:<kernel>-<driver>``."""
+        return f"{self.os}/{self.arch}:{self.kernel}-{self.driver}"
+
+
+class Index(Struct, frozen=True, kw_only=True):
+    """The whole document. ``serial`` never falls."""
+
+    schema: Literal[1] = 1
+    serial: int = 0
+    generated: str = ""
+    source: Literal["registry", "cache"] = "registry"
+    pairs: tuple[Entry, ...] = field(default=())
+
+    def by_key(self) -> dict[tuple[str, str, str, str, str], Entry]:
+        """Entries by what makes them the same pair."""
+        return {entry.key: entry for entry in self.pairs}
+
+
+_decoder: Final = msgspec.json.Decoder(Index)
+
+
+def parse(data: bytes, name: str) -> Index:
+    """The index in ``data``.
+
+    Raises UpstreamDataError naming ``name``.
+    """
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UpstreamDataError(f"{name} is not an index: {error}", hint="it is rebuilt from the registry's tags") from error
+
+
+def dump(index: Index) -> bytes:
+    """One entry a line, so that two indexes can be compared by eye."""
+    head = {k: v for k, v in msgspec.to_builtins(index).items() if k != "pairs"}
+    rows = ",\n  ".join(msgspec.json.encode(entry).decode() for entry in index.pairs)
+    start = msgspec.json.encode(head).decode()[:-1]
+    return f'{start},"pairs":[\n  {rows}\n]}}\n'.encode() if index.pairs else f'{start},"pairs":[]}}\n'.encode()
+
+
+def entry_of(pair: Pair, outcome: Outcome, **values: Any) -> Entry:
+    """An entry for ``pair`` with what the lock says of it."""
+    kernel = pair.kernel
+    return Entry(
+        os=kernel.os,
+        arch=kernel.arch,
+        kernel=kernel.kernel,
+        driver=pair.driver.version,
+        headers=f"sha256:{kernel.headers_digest}",
+        releases=releases_of(kernel.releases),
+        recipe=f"sha256:{pair.recipe}",
+        outcome=outcome,
+        **values,
+    )
+
+
+def releases_of(releases: Iterable[OsRelease]) -> tuple[dict[str, str], ...]:
+    """Releases as the index shows them."""
+    return tuple({"channel": r.channel, "version": r.version} for r in releases)
+
+
+def excluded(pair: Pair) -> Entry:
+    """The entry of a pair that a rule leaves out."""
+    rule = pair.exclusion
+    assert rule is not None
+    return entry_of(pair, "excluded", reason=rule.reason, see=rule.see or None, lift=rule.lift or None)
+
+
+def pending(known: Pending) -> list[Entry]:
+    """Entries for what is known but not pinned."""
+    return [
+        Entry(
+            os=known.os,
+            arch=known.arch,
+            kernel=known.kernel,
+            driver=driver,
+            releases=releases_of(known.releases),
+            outcome="pending",
+            reason=known.reason,
+            see=known.see or None,
+        )
+        for driver in known.drivers or ("",)
+    ]
+
+
+def same(old: Index, new: Sequence[Entry]) -> bool:
+    """True where nothing but serial and time would change."""
+    return msgspec.json.encode(old.pairs) == msgspec.json.encode(tuple(new))
+
+
+def kernel_files(entries: Iterable[Entry]) -> dict[str, bytes]:
+    """``kernel/<arch>/<kernel>``: one line a driver, ``<nvidia> <outcome> <digest or -> <reason>``, for hosts without JSON."""
+    files: dict[str, list[str]] = {}
+    for entry in entries:
+        if not entry.driver or "/" in entry.kernel:
+            continue
+        reason = " ".join((entry.reason or "").split())
+        line = f"{entry.driver} {entry.outcome} {entry.digest or '-'} {reason}".rstrip()
+        files.setdefault(f"kernel/{entry.arch}/{entry.kernel}", []).append(line)
+    return {path: ("\n".join(lines) + "\n").encode() for path, lines in files.items()}
+
+
+_COLUMNS: Final = ("OS", "KERNEL", "DRIVER", "KINDS", "OUTCOME", "SIZE", "REASON")
+
+
+def table(entries: Sequence[Entry]) -> str:
+    """The outcomes as a table people read."""
+    rows: list[Sequence[str]] = [_COLUMNS]
+    for entry in entries:
+        size = f"{entry.bytes.image / 1e6:.0f} MB" if entry.bytes.image else "-"
+        outcome = entry.outcome + (" (stale)" if entry.stale else "")
+        reason = " ".join(filter(None, (entry.reason or "", f"see {entry.see}" if entry.see else "")))
+        kinds = "+".join(entry.kinds) or "-"
+        rows.append((f"{entry.os}/{entry.arch}", entry.kernel, entry.driver or "-", kinds, outcome, size, reason or "-"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS) - 1)]
+    lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def count(entries: Iterable[Entry]) -> Mapping[str, int]:
+    """How many of each outcome, only those that occur, in a fixed order."""
+    totals = dict.fromkeys(("built", "failed", "excluded", "pending"), 0)
+    for entry in entries:
+        totals[entry.outcome] += 1
+    return {name: number for name, number in totals.items() if number}

@@ -1,0 +1,277 @@
+"""What the registry says is done, and the index made of it.
+
+The tags are the truth: ``r-<recipe16>`` for an image, ``failed-<recipe16>`` for a failure. One listing a run tells what
+is up to date. ``driver:index`` only saves asking for each pair's details; any runner can make it again from the tags.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import tarfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from . import index as indexes
+from .assemble import MANIFEST_TYPE, Store, assemble, tree
+from .build import REASON_LABEL, publish
+from .errors import PipelineError, RegistryError
+from .index import Bytes, Entry, Index, entry_of
+from .lock import write
+from .parts import Workshop
+from .plan import Pair, Plan
+from .registry import Registry
+from .versions import DriverVersion
+
+INDEX_TAG: Final = "index"
+OUTCOMES: Final = Path("build/outcomes")
+NOT_BUILT: Final = "not built yet"
+
+
+class Ledger:
+    """One run's view of one registry. Reading is lazy and happens once; what this run did is added on top."""
+
+    def __init__(self, registry: Registry, root: Path, *, retry_failed: bool = False) -> None:
+        self.registry, self.root, self.retry_failed = registry, root, retry_failed
+
+    @cached_property
+    def tags(self) -> set[str]:
+        """Every tag of the repository."""
+        return set(self.registry.tags())
+
+    @cached_property
+    def published(self) -> Index:
+        """The index that the registry holds; an empty one where there is none or it cannot be read."""
+        if INDEX_TAG not in self.tags:
+            return Index()
+        manifest = self.registry.manifest(INDEX_TAG)
+        try:
+            layer = json.loads(manifest.data)["layers"][0] if manifest else None
+            data = self.registry.blob(layer["digest"], max_bytes=256 << 20) if layer else b""
+            with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
+                held = tar.extractfile("index.json")
+                return indexes.parse(held.read() if held else b"", self.registry.reference(INDEX_TAG))
+        except (ValueError, LookupError, TypeError, tarfile.TarError, OSError, EOFError):
+            return Index()
+        except PipelineError as error:
+            if isinstance(error, RegistryError):
+                raise
+            return Index()
+
+    @cached_property
+    def _known(self) -> dict[tuple[str, str, str, str, str], Entry]:
+        return self.published.by_key()
+
+    def built(self, pair: Pair) -> bool:
+        """True where the image of the pair's present recipe is in the registry."""
+        return pair.recipe_tag in self.tags
+
+    def failed(self, pair: Pair) -> bool:
+        """True where the present recipe is known to fail and is not to be tried again."""
+        return pair.failed_tag in self.tags and not self.retry_failed and not self.built(pair)
+
+    def done(self, pair: Pair) -> bool:
+        """True where nothing is to be done for ``pair``: image and names are there, or it is excluded, or known to fail."""
+        if pair.exclusion is not None or self.failed(pair):
+            return True
+        if not self.built(pair) or not self.tags.issuperset(pair.tags):
+            return False
+        entry = self._known.get(_key(pair))
+        return entry is not None and entry.recipe == f"sha256:{pair.recipe}" and entry.outcome == "built"
+
+    def note(self, entry: Entry) -> Entry:
+        """Keep an outcome of this run on disk at once, so that a kill later loses nothing of it."""
+        place = self.root / OUTCOMES / f"{entry.recipe.removeprefix('sha256:')[:16]}.json"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write(place, msgspec.json.encode(entry))
+        return entry
+
+    def refresh(self) -> None:
+        """Read the tags again, after a run changed them."""
+        for name in ("tags", "published", "_known"):
+            self.__dict__.pop(name, None)
+
+    def adopt(self, pair: Pair, shop: Workshop) -> Entry:
+        """Give the image that is there under the recipe's tag its names, without building anything."""
+        manifest = self.registry.manifest(pair.recipe_tag)
+        if manifest is None:
+            raise RegistryError(
+                f"{self.registry.reference(pair.recipe_tag)} is listed and cannot be read", hint="delete that tag"
+            )
+        publish(pair, manifest.digest, manifest.data, shop)
+        entry = self._from_registry(pair)
+        shop.progress.event("outcome", pair.id, f"built {manifest.digest[:19]} (was there)", outcome="built")
+        return entry
+
+    def entry(self, pair: Pair) -> Entry:
+        """The present outcome of ``pair``."""
+        if pair.exclusion is not None:
+            return indexes.excluded(pair)
+        known = self._known.get(_key(pair))
+        stale = pair.kernel.stale or pair.driver.stale
+        if self.built(pair) or pair.failed_tag in self.tags:
+            wanted = "built" if self.built(pair) else "failed"
+            held = next((e for e in (self._noted(pair), known) if e and _fits(e, pair, wanted)), None)
+            entry = held or self._from_registry(pair)
+            return msgspec.structs.replace(
+                entry, stale=stale, releases=indexes.releases_of(pair.kernel.releases), wanted=True,
+                tags=pair.tags if wanted == "built" else (),
+            )
+        if known and known.outcome == "built" and f"r-{known.recipe.removeprefix('sha256:')[:16]}" in self.tags:
+            return msgspec.structs.replace(known, stale=stale, reason="built from an earlier recipe")
+        reason = "its inputs left the archive before it was built" if stale else NOT_BUILT
+        return entry_of(pair, "pending", reason=reason, stale=stale)
+
+    def entries(self, plan: Plan) -> list[Entry]:
+        """Outcomes of everything: the lock's pairs, what is known but not pinned, and what the registry holds besides."""
+        found = [self.entry(pair) for pair in plan.pairs]
+        for known in plan.lock.pending:
+            found += indexes.pending(known)
+        have = {entry.key for entry in found}
+        for entry in self.published.pairs:
+            if entry.key not in have and entry.outcome == "built" and f"r-{entry.recipe[7:23]}" in self.tags:
+                found.append(msgspec.structs.replace(entry, wanted=False))
+        return found
+
+    def index(self, plan: Plan, local: Index, *, now: str | None = None) -> Index:
+        """The index as it should be. Its serial rises only where something changed, and never falls."""
+        entries = tuple(self.entries(plan))
+        base = max((self.published, local), key=lambda index: index.serial)
+        if indexes.same(self.published, entries) and self.published.serial == base.serial and base.serial:
+            return self.published
+        stamp = now or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        return Index(serial=base.serial + 1, generated=stamp, pairs=entries)
+
+    def push_index(self, index: Index, shop: Workshop) -> bool:
+        """Publish ``index`` as ``driver:index`` where it is newer than what is there."""
+        if index.serial == self.published.serial:
+            return False
+        files = {"index.json": (0o644, indexes.dump(index))}
+        files |= {path: (0o644, data) for path, data in indexes.kernel_files(index.pairs).items()}
+        store: Store = shop.store
+        layer = store.add(tree(files), 0)
+        labels = {"org.opencontainers.image.title": "driver index", "io.coreos-nvidia.serial": str(index.serial)}
+        image = assemble([layer], arch="amd64", epoch=0, labels=labels, names=["index"], program=False)
+        shop.push_image(image, [INDEX_TAG])
+        return True
+
+    def settle_aliases(self, plan: Plan, changed: Iterable[Pair], shop: Workshop) -> None:
+        """Point ``<kernel>-<branch>`` names at the newest built driver of the branch; they only move forward."""
+        changed_ids = {pair.id for pair in changed}
+        owners: dict[str, Pair] = {}
+        touched: set[str] = set()
+        for pair in plan.pairs:
+            if pair.exclusion is not None or not self.built(pair):
+                continue
+            for tag in pair.aliases:
+                if tag not in owners or DriverVersion(owners[tag].driver.version) < DriverVersion(pair.driver.version):
+                    owners[tag] = pair
+                if pair.id in changed_ids or tag not in self.tags:
+                    touched.add(tag)
+        for tag in sorted(touched):
+            self._settle(tag, owners[tag], shop)
+
+    def _settle(self, tag: str, owner: Pair, shop: Workshop) -> None:
+        manifest = self.registry.manifest(owner.recipe_tag)
+        present = self.registry.digest(tag) if tag in self.tags else None
+        if manifest is None or present == manifest.digest:
+            return
+        if present:
+            held = self._labels(tag).get("io.coreos-nvidia.driver", "")
+            with contextlib.suppress(PipelineError):
+                if DriverVersion(owner.driver.version) < DriverVersion(held):
+                    return
+            shop.progress.note(owner.id, f"tag {tag} moves forward from {held or present[:19]} to {owner.driver.version}")
+        self.registry.push_manifest(manifest.data, MANIFEST_TYPE, [tag])
+        self.tags.add(tag)
+
+    def _noted(self, pair: Pair) -> Entry | None:
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            return msgspec.json.decode((self.root / OUTCOMES / f"{pair.recipe[:16]}.json").read_bytes(), type=Entry)
+        return None
+
+    def _labels(self, tag: str) -> Mapping[str, str]:
+        """Labels of the image under ``tag``; empty where it is none."""
+        manifest = self.registry.manifest(tag)
+        try:
+            if manifest:
+                config = json.loads(self.registry.blob(json.loads(manifest.data)["config"]["digest"]))
+                return dict(config["config"]["Labels"])
+        except (ValueError, LookupError, TypeError):
+            pass
+        return {}
+
+    def _from_registry(self, pair: Pair) -> Entry:
+        """An entry made from the image itself; seconds are not kept there."""
+        tag = pair.recipe_tag if self.built(pair) else pair.failed_tag
+        manifest = self.registry.manifest(tag)
+        labels = self._labels(tag)
+        if manifest is None:
+            raise RegistryError(f"{self.registry.reference(tag)} is listed and cannot be read", hint="delete that tag")
+        if not self.built(pair):
+            return entry_of(pair, "failed", reason=labels.get(REASON_LABEL, "the reason was not kept"))
+        document = json.loads(manifest.data)
+        sizes = [layer["size"] for layer in document["layers"]]
+        total = len(manifest.data) + document["config"]["size"] + sum(sizes)
+        return entry_of(
+            pair,
+            "built",
+            kinds=tuple(labels.get("io.coreos-nvidia.kinds", "").split()),
+            tags=pair.tags,
+            digest=manifest.digest,
+            bytes=Bytes(total, sizes[2] if len(sizes) > 2 else 0),
+            built=labels.get("org.opencontainers.image.created"),
+        )
+
+
+def local_index(root: Path) -> Index:
+    """The last index this checkout wrote; an empty one where there is none."""
+    try:
+        return indexes.parse((root / indexes.INDEX_FILE).read_bytes(), str(indexes.INDEX_FILE))
+    except (OSError, PipelineError):
+        return Index()
+
+
+def save_index(root: Path, index: Index) -> None:
+    """Write ``build/index.json`` whole or not at all."""
+    place = root / indexes.INDEX_FILE
+    os.makedirs(place.parent, exist_ok=True)
+    write(place, indexes.dump(index))
+
+
+def cached(plan: Plan, local: Index) -> Index:
+    """What is known without a registry: the last index, and the lock's pairs that it lacks as pending."""
+    known = local.by_key()
+    entries: list[Entry] = []
+    for pair in plan.pairs:
+        if pair.exclusion is not None:
+            entries.append(indexes.excluded(pair))
+            continue
+        held = known.get(_key(pair))
+        use = held if held and held.outcome != "excluded" else entry_of(pair, "pending", reason=NOT_BUILT)
+        entries.append(use)
+    for pending in plan.lock.pending:
+        entries += indexes.pending(pending)
+    return Index(serial=local.serial, generated=local.generated, source="cache", pairs=tuple(entries))
+
+
+def _key(pair: Pair) -> tuple[str, str, str, str, str]:
+    kernel = pair.kernel
+    return kernel.os, kernel.arch, kernel.kernel, pair.driver.version, f"sha256:{kernel.headers_digest}"
+
+
+def _fits(entry: Entry, pair: Pair, outcome: str) -> bool:
+    return entry.outcome == outcome and entry.recipe == f"sha256:{pair.recipe}"
+
+
+def selected(entries: Sequence[Entry], pairs: Iterable[Pair]) -> list[Entry]:
+    """Those of ``entries`` that are about ``pairs``."""
+    keys = {_key(pair) for pair in pairs}
+    return [entry for entry in entries if entry.key in keys]

@@ -1,0 +1,99 @@
+"""Task dicts for doit. doit decides what runs and in which order; everything it runs is a plain function elsewhere.
+
+A task never fails in doit's sense: it notes its outcome, or a problem, and the run command decides the exit status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+from . import contexts
+from .build import build
+from .errors import PairFailed, PipelineError
+from .plan import Pair
+from .workspace import Workspace
+
+Task: TypeAlias = dict[str, Any]
+
+
+def _guarded(space: Workspace, action: Callable[[], object]) -> Callable[[], dict[str, str]]:
+    """``action`` as doit runs it: a problem is said in one line and kept for the exit status."""
+
+    def run() -> dict[str, str]:
+        try:
+            action()
+        except PipelineError as error:
+            space.progress.problem(str(error))
+            return {"problem": str(error)}
+        return {}
+
+    return run
+
+
+def toolchains(space: Workspace) -> Iterator[Task]:
+    """``toolchain:<name>/<arch>``: what compiles, in the engine. Made by itself when a pair needs it."""
+    for toolchain in space.lock.toolchains:
+        yield {
+            "name": f"{toolchain.name}/{toolchain.arch}",
+            "doc": f"what compiles for {toolchain.os}: {len(toolchain.packages)} pinned packages",
+            "actions": [_guarded(space, lambda toolchain=toolchain: space.shop.toolchain(toolchain))],  # type: ignore[misc]
+            "uptodate": [False],
+        }
+
+
+def drivers(space: Workspace) -> Iterator[Task]:
+    """``driver:<nvidia>/<arch>``: a driver's userspace layer, in the registry. Made by itself when a pair needs it."""
+    for driver in space.lock.drivers:
+        yield {
+            "name": f"{driver.version}/{driver.arch}",
+            "doc": f"libraries, tools and firmware of {driver.version}",
+            "actions": [_guarded(space, lambda driver=driver: space.shop.userspace(driver))],  # type: ignore[misc]
+            "uptodate": [False],
+        }
+
+
+def images(space: Workspace) -> Iterator[Task]:
+    """``image:<os>/<arch>:<kernel>-<driver>``: render, build, prove and push one pair."""
+    for pair in space.plan.pairs:
+        note = f"excluded: {pair.exclusion.reason}" if pair.exclusion else "render, build, prove, push"
+        yield {
+            "name": pair.id,
+            "doc": note,
+            "actions": [_guarded(space, lambda pair=pair: make(pair, space))],  # type: ignore[misc]
+            "uptodate": [lambda pair=pair: space.ledger.done(pair)],  # type: ignore[misc]
+        }
+
+
+def make(pair: Pair, space: Workspace) -> None:
+    """Bring one pair to its outcome and keep that on disk.
+
+    Raises PipelineError of status 2 where the system could not do its work.
+    """
+    ledger = space.ledger
+    try:
+        entry = ledger.adopt(pair, space.shop) if ledger.built(pair) else build(pair, space.shop)
+    except PairFailed as error:  # a shared part (toolchain, base, userspace) failed, which is not this pair's doing
+        raise PipelineError(f"{pair.id}: {error.message}", hint="see build/log") from error
+    ledger.note(entry)
+
+
+def render(space: Workspace) -> Iterator[Task]:
+    """``render``: write every Dockerfile below ``build/docker``. Needs neither engine nor network."""
+
+    def write_all() -> None:
+        renderer, lock = space.renderer, space.lock
+        texts = [renderer.toolchain(toolchain) for toolchain in lock.toolchains]
+        texts += [renderer.base(base) for base in lock.bases]
+        texts += [renderer.userspace(driver) for driver in lock.drivers]
+        texts += [pair.rendered for pair in space.plan.pairs]
+        root = space.root / contexts.DOCKER
+        changed = sum(contexts.write(text, root, lambda line: space.progress.note("", line)) for text in texts)
+        space.progress.note("", f"{len(texts)} Dockerfiles below {contexts.DOCKER}, {changed} of them new or changed")
+
+    yield {
+        "basename": "render",
+        "doc": "write the Dockerfiles below build/docker (no engine, no network)",
+        "actions": [_guarded(space, write_all)],
+        "uptodate": [False],
+    }

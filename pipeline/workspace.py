@@ -1,0 +1,142 @@
+"""One checkout: its lock and wishes, and the things a run talks to, each opened at its first use."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+
+from . import engine, lock, mirrors, wanted
+from .archives import Archives
+from .assemble import Store
+from .errors import DiskError, PipelineError
+from .fetch import Fetcher
+from .inputs import Inputs
+from .ledger import Ledger
+from .parts import Workshop
+from .plan import Plan
+from .progress import Progress
+from .registry import Registry
+from .render import Renderer
+
+
+class Busy(PipelineError):
+    """Another run works in this checkout."""
+
+
+class Workspace:
+    """Lazily opened parts of one run. ``root`` is the checkout."""
+
+    def __init__(self, root: Path, environ: Mapping[str, str] = os.environ) -> None:
+        self.root, self.environ = root, environ
+        self.progress = Progress()
+        self.retry_failed = False
+
+    @cached_property
+    def wanted(self) -> wanted.Wanted:
+        """``versions.toml``."""
+        return wanted.load(self.root / wanted.WANTED_FILE)
+
+    @cached_property
+    def lock(self) -> lock.Lock:
+        """``versions.lock``."""
+        return lock.load(self.root / lock.LOCK_FILE)
+
+    @cached_property
+    def settings(self) -> wanted.Settings:
+        """Settings with the environment on top."""
+        return wanted.settings(self.wanted, self.environ)
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        """Templates to text."""
+        settings = self.settings
+        return Renderer(self.wanted, self.lock, epoch=settings.source_date_epoch, source_url=settings.source_url)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The pairs."""
+        return Plan(self.wanted, self.lock, self.renderer)
+
+    @cached_property
+    def mirrors(self) -> mirrors.Mirrors:
+        """DRIVER_MIRRORS."""
+        return mirrors.load(self.settings.mirrors)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Where images go."""
+        return Registry(self.settings.registry, environ=self.environ)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """What is done."""
+        return Ledger(self.registry, self.root, retry_failed=self.retry_failed)
+
+    @cached_property
+    def fetcher(self) -> Fetcher:
+        """HTTP."""
+        return Fetcher(self.root / "build" / "cache" / "http", mirrors=self.mirrors)
+
+    @cached_property
+    def archives(self) -> Archives:
+        """Base addresses of package archives."""
+        return Archives(self.wanted, self.environ)
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """Pinned files on this machine."""
+        place = Path(self.environ.get("DRIVER_CACHE") or self.root / "build" / "cache")
+        return Inputs(place, self.fetcher, self.archives.bases)
+
+    @cached_property
+    def shop(self) -> Workshop:
+        """What builds."""
+        host = engine.address(self.environ, self.wanted.settings.docker_host, self.root / engine.ENGINE_FILE)
+        return Workshop(
+            root=self.root,
+            renderer=self.renderer,
+            registry=self.registry,
+            inputs=self.inputs,
+            store=Store(self.root / "build" / "layers"),
+            progress=self.progress,
+            open_engine=lambda: engine.Engine(host),
+        )
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the checkout against a second run.
+
+        Raises Busy where another run holds it.
+        """
+        place = self.root / "build" / "run.lock"
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            handle = place.open("a+")
+        except OSError as error:
+            raise DiskError(f"{place}: {error.strerror}", hint="free some disk space, or mend its rights") from error
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                handle.seek(0)
+                holder = handle.read().strip() or "?"
+                raise Busy(f"another run (process {holder}) works in {self.root}", hint="wait for it, or end it") from error
+            handle.truncate(0)
+            handle.write(f"{os.getpid()}\n")
+            handle.flush()
+            yield
+
+
+_open: dict[Path, Workspace] = {}
+
+
+def here() -> Workspace:
+    """The workspace of the current directory; one for a process."""
+    root = Path.cwd()
+    if root not in _open:
+        _open[root] = Workspace(root)
+    return _open[root]
