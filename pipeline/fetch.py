@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import importlib.metadata
 import random
-import re
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, NoReturn, TypeVar
-from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
 import urllib3
 
+from . import answers
 from .errors import IntegrityError, NetworkError, NotFoundError
 from .httpcache import Cache, Entry, digest
 from .mirrors import Mirrors
@@ -42,8 +38,6 @@ _CHUNK: Final = 1 << 16
 _RETRIED: Final = frozenset({429, 500, 502, 503, 504})
 _GONE: Final = frozenset({404, 410})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_PACKED: Final = (".gz", ".tgz", ".xz", ".bz2", ".zst", ".lz4", ".zip", ".deb", ".rpm")
-_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 _NETWORK_HINT: Final = "check the network and its proxy (HTTPS_PROXY, NO_PROXY), or set DRIVER_MIRRORS, then run it again"
 _ANSWER_HINT: Final = "see whether the address still stands, or map it to a mirror with DRIVER_MIRRORS"
 _HASH_HINT: Final = "the server or a mirror serves another file; if upstream replaced it, 'doit update' pins the new one"
@@ -98,7 +92,7 @@ class Fetcher:
         DiskError where the cache cannot be written.
         """
         source = self._mirrors.rewrite(url)
-        headers = {"Accept-Encoding": "identity" if _packed(url) else "gzip"}
+        headers = {"Accept-Encoding": "identity" if answers.packed(url) else "gzip"}
         kept = self._cache.read(url)
         if kept:
             entry, body = kept
@@ -161,11 +155,15 @@ class Fetcher:
                 self._refuse(url, response)
             parts: list[bytes] = []
             total = 0
-            for part in _decoded(self._chunks(response), response, limit, raw=_packed(url)):
-                total += len(part)
-                if total > limit:
-                    self._too_large(url, limit)
-                parts.append(part)
+            coding = "identity" if answers.packed(url) else response.headers.get("Content-Encoding", "identity")
+            try:
+                for part in answers.decoded(self._chunks(response), coding, limit):
+                    total += len(part)
+                    if total > limit:
+                        self._too_large(url, limit)
+                    parts.append(part)
+            except answers.Unusable as error:
+                raise _Again(str(error)) from error
             body = b"".join(parts)
             etag, changed = response.headers.get("ETag", ""), response.headers.get("Last-Modified", "")
         self._cache.write(url, source, body, etag=etag, last_modified=changed)
@@ -177,7 +175,7 @@ class Fetcher:
                 if response.status_code in _GONE:
                     return False
                 if response.status_code in (200, 206, 416):  # 416: there, and empty
-                    if _soft_404(url, response):
+                    if answers.web_page(url, response.headers):
                         raise NetworkError(f"{self._name(url)}: answered with a web page", hint=_ANSWER_HINT)
                     return True
                 if method == "GET":
@@ -193,7 +191,7 @@ class Fetcher:
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
         with self._open("GET", url, headers) as response:
             status = response.status_code
-            if start and (status == 416 or (status == 206 and not _continues(response, start, part.size))):
+            if start and (status == 416 or (status == 206 and not answers.continues(response.headers, start, part.size))):
                 part.restart(url)
                 raise _Again(f"cannot go on at byte {start}", wait=0)
             if status == 200:
@@ -246,12 +244,12 @@ class Fetcher:
                 target = response.headers.get("Location", "")
                 if response.status_code not in _REDIRECTS or not target:
                     if response.status_code in _RETRIED:
-                        raise _Again(_answer(response), _retry_after(response))
+                        raise _Again(_answer(response), answers.retry_after(response.headers, datetime.now(UTC)))
                     yield response
                     return
             current = self._followed(url, current, target)
             if current in seen:
-                raise NetworkError(f"{self._name(url)}: redirect loop at {_shown(current)}", hint=_ANSWER_HINT)
+                raise NetworkError(f"{self._name(url)}: redirect loop at {answers.shown(current)}", hint=_ANSWER_HINT)
             if len(seen) > MAX_REDIRECTS:
                 raise NetworkError(f"{self._name(url)}: more than {MAX_REDIRECTS} redirects", hint=_ANSWER_HINT)
             seen.add(current)
@@ -265,14 +263,14 @@ class Fetcher:
             )
         except requests.exceptions.SSLError as error:
             if "CERTIFICATE" not in str(error).upper():
-                raise _Again(_cause(error)) from error
+                raise _Again(answers.cause(error)) from error
             raise NetworkError(
-                f"{self._name(url)}: {_cause(error)}", hint="name the CA bundle that vouches for it in REQUESTS_CA_BUNDLE"
+                f"{self._name(url)}: {answers.cause(error)}", hint="name the CA bundle that vouches for it in REQUESTS_CA_BUNDLE"
             ) from error
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            raise _Again(_cause(error)) from error
+            raise _Again(answers.cause(error)) from error
         except (requests.RequestException, UnicodeError, urllib3.exceptions.HTTPError) as error:
-            raise NetworkError(f"{self._name(url)}: {_cause(error)}", hint=_ANSWER_HINT) from error
+            raise NetworkError(f"{self._name(url)}: {answers.cause(error)}", hint=_ANSWER_HINT) from error
         except OSError as error:  # a CA bundle that is not there
             raise NetworkError(f"{self._name(url)}: {error}", hint="check REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE") from error
 
@@ -288,17 +286,10 @@ class Fetcher:
     def _followed(self, url: str, current: str, location: str) -> str:
         """Where a redirect leads. One that leaves its server goes through the mirrors too."""
         try:
-            target = urljoin(current, location.encode("latin-1").decode("utf-8", "replace"))
-            old, new = urlsplit(current), urlsplit(target)
-            host = new.hostname
+            target = answers.redirected(current, location)
         except ValueError as error:
-            raise NetworkError(f"{self._name(url)}: redirect to nonsense ({error})", hint=_ANSWER_HINT) from error
-        if new.scheme not in ("http", "https") or not host:
-            raise NetworkError(f"{self._name(url)}: redirect to {new.scheme or 'no'}: address", hint=_ANSWER_HINT)
-        if old.scheme == "https" and new.scheme == "http" and not _loopback(host):
-            raise NetworkError(f"{self._name(url)}: redirect from https down to {_shown(target)}", hint=_ANSWER_HINT)
-        target = urlunsplit(new._replace(fragment=""))
-        return target if new.netloc == old.netloc else self._mirrors.rewrite(target)
+            raise NetworkError(f"{self._name(url)}: {error}", hint=_ANSWER_HINT) from error
+        return target if answers.same_server(current, target) else self._mirrors.rewrite(target)
 
     def _chunks(self, response: requests.Response) -> Iterator[bytes]:
         """The body as it comes, undecoded. Raises _Again where it is cut off or drips."""
@@ -307,7 +298,7 @@ class Fetcher:
             try:
                 chunk = response.raw.read1(_CHUNK, decode_content=False)
             except (urllib3.exceptions.HTTPError, OSError) as error:
-                raise _Again(f"cut off after {total} bytes ({_cause(error)})") from error
+                raise _Again(f"cut off after {total} bytes ({answers.cause(error)})") from error
             if not chunk:
                 return
             yield chunk
@@ -321,7 +312,7 @@ class Fetcher:
 
     def _name(self, url: str) -> str:
         real = self._mirrors.rewrite(url)
-        return _shown(url) if real == url else f"{_shown(url)} (mirror {_shown(real)})"
+        return answers.shown(url) if real == url else f"{answers.shown(url)} (mirror {answers.shown(real)})"
 
     def _refuse(self, url: str, response: requests.Response) -> NoReturn:
         kind = NotFoundError if response.status_code in _GONE else NetworkError
@@ -338,11 +329,6 @@ def _version() -> str:
         return "0"
 
 
-def _packed(url: str) -> bool:
-    """True for a file that is compressed itself: servers send ``x.gz`` as encoded content, and it must stay as it is."""
-    return urlsplit(url).path.endswith(_PACKED)
-
-
 def _conditions(entry: Entry, source: str) -> dict[str, str]:
     if entry.source != digest(source.encode()):
         return {}
@@ -350,73 +336,5 @@ def _conditions(entry: Entry, source: str) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def _decoded(chunks: Iterator[bytes], response: requests.Response, limit: int, *, raw: bool) -> Iterator[bytes]:
-    """The body without its gzip; at most ``limit`` + 1 bytes of it, so that a bomb does not go off."""
-    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if raw or coding in ("identity", ""):
-        yield from chunks
-        return
-    if coding not in ("gzip", "x-gzip"):
-        raise _Again(f"sent as '{coding}', which was not asked for")
-    unpacker = zlib.decompressobj(wbits=31)
-    left = limit + 1
-    try:
-        for chunk in chunks:
-            data = unpacker.decompress(chunk, left)
-            left -= len(data)
-            yield data
-            if left <= 0:
-                return
-    except zlib.error as error:
-        raise _Again(f"not the gzip it says it is ({error})") from error
-    if not unpacker.eof:
-        raise _Again("gzip body cut off")
-
-
-def _continues(response: requests.Response, start: int, size: int) -> bool:
-    found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    return bool(found) and int(found[1]) == start and found[3] in ("*", str(size))  # type: ignore[index]
-
-
-def _soft_404(url: str, response: requests.Response) -> bool:
-    """A web page where a file was asked for: captive portals and some vendors answer 200 to everything."""
-    name = urlsplit(url).path.rsplit("/", 1)[-1]
-    html = response.headers.get("Content-Type", "").lower().startswith("text/html")
-    return html and "." in name and not name.endswith((".html", ".htm"))
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    text = response.headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"[0-9]{1,9}", text):
-        return max(float(text), 0.001)
-    try:
-        when = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max((when - datetime.now(UTC)).total_seconds(), 0.001)
-
-
 def _answer(response: requests.Response) -> str:
     return f"{response.status_code} {response.reason or ''}".strip()
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost reason: urllib3 wraps 'Connection refused' four times."""
-    inner: BaseException = error
-    while (deeper := getattr(inner, "reason", None) or (inner.args and inner.args[-1])) and isinstance(deeper, BaseException):
-        inner = deeper
-    text = re.sub(r"<[^>]*>:? ?|HTTPS?ConnectionPool\([^)]*\):? ?", "", str(inner))
-    return text or type(inner).__name__
-
-
-def _shown(url: str) -> str:
-    """``url`` without the password a mirror's address may hold."""
-    return re.sub(r"^([a-z]+://)[^/@]*@", r"\1", url)
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
