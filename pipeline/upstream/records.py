@@ -34,7 +34,7 @@ class Release(Struct, frozen=True, kw_only=True):
     ``kernel`` is what ``uname -r`` prints there, None while it is not known; ``need`` then says who knows it: ``rpmdb``
     (the RPM database of the container image ``image``), ``packages`` (the release's package list, not published yet),
     ``revision`` (a person, see container_linux), ``retry`` (the server did not answer). ``kernel_version`` is the
-    kernel.org version, "" while not known. ``date`` has the form ``2026-08-13T15:48:35Z``, None where no source says it.
+    kernel.org version, "" while not known. ``date`` has the form ``2026-08-13T15:48:35Z``, None where no source has it.
     """
 
     os: Os
