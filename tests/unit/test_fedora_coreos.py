@@ -553,6 +553,18 @@ def test_a_release_that_is_no_version_is_refused(version: str) -> None:
             parse(data, URL, "stable")
 
 
+def test_a_release_that_stands_twice_in_index_or_updates_is_refused() -> None:
+    twice = [{"version": "44.20260101.3.0", "commits": [{"architecture": "x86_64"}], "metadata": {}}] * 2
+    for parse in (fcos.parse_index, fcos.parse_updates):
+        with pytest.raises(UpstreamDataError, match="stands twice"):
+            parse(as_json({"stream": "stable", "releases": twice}), URL, "stable")
+
+
+def test_a_number_of_any_length_in_a_field_nobody_reads_does_no_harm() -> None:
+    sound = stream_file("44.20260401.3.0", "x86_64").replace(b"{", b'{"x": ' + b"9" * 5000 + b', "y": 1e-9999, ', 1)
+    assert fcos.parse_stream(sound, URL, "stable") == {"amd64": "44.20260401.3.0"}
+
+
 PARSERS: list[tuple[Callable[[bytes], object], bytes]] = [
     (lambda d: fcos.parse_stream(d, URL, "stable"), stream_file("44.20260401.3.0", "x86_64")),
     (lambda d: fcos.parse_updates(d, URL, "stable"), updates_file(("44.20260401.3.0", "rollout"))),

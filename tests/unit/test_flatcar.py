@@ -261,6 +261,24 @@ def test_alias_keys_repeat_a_release_and_are_not_releases() -> None:
     assert feed.aliases == {"current": "4593.2.5", "current-2024": "4593.2.4"}
 
 
+def test_an_alias_that_could_be_two_releases_or_none_says_nothing() -> None:
+    same = entry(["6.12.102"])
+    document = {"1.0.0": same, "1.0.1": same, "current": same, "current-2024": entry(["6.6.1"])}
+    feed = flatcar.parse_feed(as_json(document), URL)
+    assert feed.aliases == {}
+    assert feed.warnings == (f"{URL}: 2 skipped, an alias that repeats no one release: current, current-2024",)
+
+
+def test_keep_counts_each_lts_line_for_itself() -> None:
+    versions = ["4081.3.1", "4081.3.2", "5000.3.1", "5000.3.2", "5000.3.3"]
+    document = {version: entry(["6.6.1"], "lts", f"2026-08-0{n + 1}") for n, version in enumerate(versions)}
+    document["current-2024"] = document["4081.3.2"]
+    found = run(Server({flatcar.feed_url("lts"): as_json(document)}), channels=["lts"], arches=["amd64"], keep=2)
+    assert [r.version for r in found.releases] == ["4081.3.1", "4081.3.2", "5000.3.2", "5000.3.3"]
+    feed = flatcar.parse_feed(as_json(document), URL)
+    assert [flatcar.line_of(release, feed) for release in feed.releases] == ["lts-2024"] * 2 + ["lts-5000"] * 3
+
+
 def test_keys_that_are_neither_version_nor_alias_are_counted() -> None:
     document = {key: entry(["6.1.1"]) for key in ("1.2.3", "../../x", "$(reboot)", "4593.2.5+foo", "current")}
     feed = flatcar.parse_feed(as_json(document), URL)
