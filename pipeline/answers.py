@@ -1,6 +1,6 @@
-"""What an HTTP answer says, read from its status line and headers: pure functions, for ``fetch`` alone.
+"""What the headers of a file on its way in say: pure functions, for ``fetch`` alone.
 
-Formats: RFC 9110 (Retry-After 10.2.3, Content-Range 14.4, Content-Encoding 8.4, Location 10.2.2).
+Formats: RFC 9110 (Content-Range 14.4, Content-Encoding 8.4, Location 10.2.2).
 """
 
 from __future__ import annotations
@@ -8,36 +8,35 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urljoin, urlsplit, urlunsplit
+
+from .http_answers import is_loopback
 
 _PACKED: Final = (".gz", ".tgz", ".xz", ".bz2", ".zst", ".lz4", ".zip", ".deb", ".rpm")
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 
 
-class Unusable(Exception):
+class UndecodableError(Exception):
     """A body that cannot be decoded. Never leaves ``fetch``."""
 
 
 def packed(url: str) -> bool:
-    """True for a file that is compressed itself: servers send ``x.gz`` as encoded content, and it must stay as it is."""
+    """True for a file that is compressed itself: servers send ``x.gz`` as encoded content; it must stay so."""
     return _path(url).endswith(_PACKED)
 
 
 def decoded(chunks: Iterator[bytes], coding: str, limit: int) -> Iterator[bytes]:
     """``chunks`` without their Content-Encoding; at most ``limit`` + 1 bytes, so that a bomb does not go off.
 
-    Raises Unusable.
+    Raises UndecodableError.
     """
     coding = coding.strip().lower()
     if coding in ("identity", ""):
         yield from chunks
         return
     if coding not in ("gzip", "x-gzip"):
-        raise Unusable(f"sent as '{coding}', which was not asked for")
+        raise UndecodableError(f"sent as '{coding}', which was not asked for")
     unpacker = zlib.decompressobj(wbits=31)
     left = limit + 1
     try:
@@ -48,9 +47,9 @@ def decoded(chunks: Iterator[bytes], coding: str, limit: int) -> Iterator[bytes]
             if left <= 0:
                 return
     except zlib.error as error:
-        raise Unusable(f"not the gzip it says it is ({error})") from error
+        raise UndecodableError(f"not the gzip it says it is ({error})") from error
     if not unpacker.eof:
-        raise Unusable("gzip body cut off")
+        raise UndecodableError("gzip body cut off")
 
 
 def continues(headers: Mapping[str, str], start: int, size: int) -> bool:
@@ -66,29 +65,16 @@ def web_page(url: str, headers: Mapping[str, str]) -> bool:
     return html and "." in name and not name.endswith((".html", ".htm"))
 
 
-def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds that ``Retry-After`` asks for, as seconds or as a date; more than 0. None where it says nothing."""
-    text = headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"[0-9]{1,9}", text):
-        return max(float(text), 0.001)
-    try:
-        when = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max((when - now).total_seconds(), 0.001)
-
-
 def redirected(current: str, location: str) -> str:
     """The address that ``Location`` leads to from ``current``.
 
-    Raises ValueError, which says why not, for anything but http and https, and for https down to http (except loopback).
+    Raises ValueError, which says why not, for what is not http or https, and for https down to http (except loopback).
     """
     target = urljoin(current, location.encode("latin-1", "replace").decode("utf-8", "replace"))
     old, new = urlsplit(current), urlsplit(target)
     if new.scheme not in ("http", "https") or not new.hostname:
         raise ValueError(f"redirect to {shown(target)}, which is no http address")
-    if old.scheme == "https" and new.scheme == "http" and not _loopback(new.hostname):
+    if old.scheme == "https" and new.scheme == "http" and not is_loopback(new.hostname):
         raise ValueError(f"redirect from https down to {shown(target)}")
     return urlunsplit(new._replace(fragment=""))
 
@@ -98,16 +84,6 @@ def same_server(one: str, other: str) -> bool:
     return urlsplit(one)[:2] == urlsplit(other)[:2]
 
 
-def cause(error: BaseException) -> str:
-    """The innermost reason: urllib3 wraps 'Connection refused' four times."""
-    inner: object = error
-    while isinstance(inner, BaseException):
-        innermost = inner
-        inner = getattr(inner, "reason", None) or (inner.args[-1] if inner.args else None)
-    text = re.sub(r"<[^>]*>:? ?|HTTPS?Connection(Pool)?\([^)]*\):? ?", "", str(innermost))
-    return text or type(innermost).__name__
-
-
 def shown(url: str) -> str:
     """``url`` without the password a mirror's address may hold."""
     return re.sub(r"^([a-z]+://)[^/@]*@", r"\1", url)
@@ -115,10 +91,3 @@ def shown(url: str) -> str:
 
 def _path(url: str) -> str:
     return re.split("[?#]", url, maxsplit=1)[0]
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

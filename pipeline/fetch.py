@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Final, NoReturn, TypeVar
@@ -24,6 +23,7 @@ import urllib3
 
 from . import answers
 from .errors import IntegrityError, NetworkError, NotFoundError
+from .http_answers import cause, retry_after
 from .httpcache import Cache, Entry, digest
 from .mirrors import Mirrors
 from .partfile import PartFile
@@ -38,23 +38,31 @@ _CHUNK: Final = 1 << 16
 _RETRIED: Final = frozenset({429, 500, 502, 503, 504})
 _GONE: Final = frozenset({404, 410})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_NETWORK_HINT: Final = "check the network and its proxy (HTTPS_PROXY, NO_PROXY), or set DRIVER_MIRRORS, then run it again"
+_NETWORK_HINT: Final = "check the network, its proxy (HTTPS_PROXY, NO_PROXY) or DRIVER_MIRRORS, then run it again"
+_CA_HINT: Final = "name the file with the CA certificates that vouch for it in REQUESTS_CA_BUNDLE"
 _ANSWER_HINT: Final = "see whether the address still stands, or map it to a mirror with DRIVER_MIRRORS"
-_HASH_HINT: Final = "the server or a mirror serves another file; if upstream replaced it, 'doit update' pins the new one"
+_HASH_HINT: Final = "the server or a mirror serves another file; if it was replaced upstream, run 'doit update'"
 NO_MIRRORS: Final = Mirrors()
 
 
-class _Again(Exception):
-    """An attempt failed in a way that another may not. ``wait``: seconds the server asked for, None where it did not."""
+class _AgainError(Exception):
+    """An attempt failed in a way that another may not. ``wait``: seconds the server asked for."""
 
-    def __init__(self, why: str, wait: float | None = None) -> None:
+    def __init__(self, why: str, *, wait: float | None = None, at_once: bool = False) -> None:
         self.why = why
         self.wait = wait
+        self.at_once = at_once
         super().__init__(why)
 
 
 def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """None: redirects are followed here. Requests would read the whole body of one, and parse any Location."""
+        return None
 
 
 class Fetcher:
@@ -140,7 +148,7 @@ class Fetcher:
             raise NotFoundError(what, hint=_ANSWER_HINT)
         raise NetworkError(what if failures else f"{dest.name}: no address to get it from", hint=_NETWORK_HINT)
 
-    # One attempt each: raises _Again for what another attempt may mend.
+    # One attempt each: raises _AgainError for what another attempt may mend.
 
     def _get_once(
         self, url: str, source: str, headers: Mapping[str, str], kept: tuple[Entry, bytes] | None, limit: int
@@ -162,8 +170,8 @@ class Fetcher:
                     if total > limit:
                         self._too_large(url, limit)
                     parts.append(part)
-            except answers.Unusable as error:
-                raise _Again(str(error)) from error
+            except answers.UndecodableError as error:
+                raise _AgainError(str(error)) from error
             body = b"".join(parts)
             etag, changed = response.headers.get("ETag", ""), response.headers.get("Last-Modified", "")
         self._cache.write(url, source, body, etag=etag, last_modified=changed)
@@ -191,12 +199,13 @@ class Fetcher:
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
         with self._open("GET", url, headers) as response:
             status = response.status_code
-            if start and (status == 416 or (status == 206 and not answers.continues(response.headers, start, part.size))):
+            goes_on = status == 206 and answers.continues(response.headers, start, part.size)
+            if start and status in (206, 416) and not goes_on:
                 part.restart(url)
-                raise _Again(f"cannot go on at byte {start}", wait=0)
+                raise _AgainError(f"cannot go on at byte {start}", at_once=True)
             if status == 200:
                 part.restart(url)
-            elif status != 206 or not start:
+            elif not (start and goes_on):
                 self._refuse(url, response)
             left = response.raw.length_remaining
             if left is not None and part.length + left != part.size:
@@ -206,7 +215,7 @@ class Fetcher:
                     self._wrong(url, part, f"has more than the pinned {part.size} bytes")
                 part.write(chunk)
         if part.length < part.size:
-            raise _Again(f"ended after {part.length} of {part.size} bytes")
+            raise _AgainError(f"ended after {part.length} of {part.size} bytes")
         if not part.right:
             self._wrong(url, part, f"wanted sha256 {part.sha256}, got {part.got}")
 
@@ -214,7 +223,7 @@ class Fetcher:
         own = part.origin == url
         part.restart(url)
         if not own:  # its beginning was left by an earlier run or another server: that may be the wrong half
-            raise _Again(f"{why}, after bytes of an earlier run", wait=0)
+            raise _AgainError(f"{why}, after bytes of an earlier run", at_once=True)
         raise IntegrityError(f"{self._name(url)}: {why}", hint=_HASH_HINT)
 
     # The wire.
@@ -223,15 +232,17 @@ class Fetcher:
         for number in range(1, self._attempts + 1):
             try:
                 return once()
-            except _Again as again:
+            except _AgainError as again:
+                name = self._name(url)
                 if number == self._attempts:
-                    raise NetworkError(f"{self._name(url)}: {again.why} ({number} attempts)", hint=_NETWORK_HINT) from again
-                wait = 2.0 ** (number - 1) * random.uniform(0.5, 1.0)  # jitter: a matrix of runners must not ask in step
-                if again.wait is not None:
-                    wait = min(max(wait, again.wait), MAX_RETRY_AFTER) if again.wait > 0 else 0.0
-                self._log(f"{self._name(url)}: {again.why}; again in {wait:.1f} s")
-                if wait:
-                    self._sleep(wait)
+                    raise NetworkError(f"{name}: {again.why} ({number} attempts)", hint=_NETWORK_HINT) from again
+                if again.at_once:
+                    self._log(f"{name}: {again.why}; again from the beginning")
+                    continue
+                pause = 2.0 ** (number - 1) * random.uniform(0.5, 1.0)  # jitter: runners must not ask in step
+                wait = min(max(pause, again.wait or 0.0), MAX_RETRY_AFTER)
+                self._log(f"{name}: {again.why}; again in {wait:.1f} s")
+                self._sleep(wait)
         raise ValueError("attempts must be 1 or more")
 
     @contextmanager
@@ -244,7 +255,7 @@ class Fetcher:
                 target = response.headers.get("Location", "")
                 if response.status_code not in _REDIRECTS or not target:
                     if response.status_code in _RETRIED:
-                        raise _Again(_answer(response), answers.retry_after(response.headers, datetime.now(UTC)))
+                        raise _AgainError(_answer(response), wait=retry_after(response.headers.get("Retry-After", "")))
                     yield response
                     return
             current = self._followed(url, current, target)
@@ -263,21 +274,19 @@ class Fetcher:
             )
         except requests.exceptions.SSLError as error:
             if "CERTIFICATE" not in str(error).upper():
-                raise _Again(answers.cause(error)) from error
-            raise NetworkError(
-                f"{self._name(url)}: {answers.cause(error)}", hint="name the CA bundle that vouches for it in REQUESTS_CA_BUNDLE"
-            ) from error
+                raise _AgainError(cause(error)) from error
+            raise NetworkError(f"{self._name(url)}: {cause(error)}", hint=_CA_HINT) from error
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            raise _Again(answers.cause(error)) from error
+            raise _AgainError(cause(error)) from error
         except (requests.RequestException, UnicodeError, urllib3.exceptions.HTTPError) as error:
-            raise NetworkError(f"{self._name(url)}: {answers.cause(error)}", hint=_ANSWER_HINT) from error
+            raise NetworkError(f"{self._name(url)}: {cause(error)}", hint=_ANSWER_HINT) from error
         except OSError as error:  # a CA bundle that is not there
-            raise NetworkError(f"{self._name(url)}: {error}", hint="check REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE") from error
+            raise NetworkError(f"{self._name(url)}: {error}", hint=_CA_HINT) from error
 
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._local, "session", None)
+    def _session(self) -> _Session:
+        session: _Session | None = getattr(self._local, "session", None)
         if session is None:  # one a thread: requests does not promise that threads may share one
-            session = requests.Session()
+            session = _Session()
             session.headers["User-Agent"] = self._agent
             session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
             self._local.session = session
@@ -292,20 +301,20 @@ class Fetcher:
         return target if answers.same_server(current, target) else self._mirrors.rewrite(target)
 
     def _chunks(self, response: requests.Response) -> Iterator[bytes]:
-        """The body as it comes, undecoded. Raises _Again where it is cut off or drips."""
+        """The body as it comes, undecoded. Raises _AgainError where it is cut off or drips."""
         total, since, begun = 0, 0, time.monotonic()
         while True:
             try:
                 chunk = response.raw.read1(_CHUNK, decode_content=False)
             except (urllib3.exceptions.HTTPError, OSError) as error:
-                raise _Again(f"cut off after {total} bytes ({answers.cause(error)})") from error
+                raise _AgainError(f"cut off after {total} bytes ({cause(error)})") from error
             if not chunk:
                 return
             yield chunk
             total, since = total + len(chunk), since + len(chunk)
             if (passed := time.monotonic() - begun) > self._timeout[1]:
                 if since < MIN_RATE * passed:
-                    raise _Again(f"stalled after {total} bytes")
+                    raise _AgainError(f"stalled after {total} bytes")
                 since, begun = 0, time.monotonic()
 
     # Words.

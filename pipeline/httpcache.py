@@ -22,7 +22,7 @@ DISK_HINT: Final = "free some disk space or mend the directory's rights, then ru
 
 
 class Entry(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is known of one address. ``source`` is a digest of the address truly asked: a mirror has ETags of its own."""
+    """What is known of one address. ``source`` is a digest of the address asked: a mirror has ETags of its own."""
 
     url: str
     source: str

@@ -45,7 +45,7 @@ class Inputs:
                 raise
             raise NotFoundError(
                 f"{file.name} {file.version} left the archive '{file.archive}': no base has {file.path}",
-                hint="give another base, for example a snapshot service, in [archives] of versions.toml or DRIVER_ARCHIVES",
+                hint="give another base, such as a snapshot service, in [archives] of versions.toml or DRIVER_ARCHIVES",
             ) from error
         try:
             path.chmod(0o444)  # hard links of it lie in build contexts; nothing may write through them

@@ -20,7 +20,8 @@ from msgspec import Meta, Struct
 from .errors import BadFileError
 
 UrlPrefix = Annotated[str, Meta(pattern=r"^https?://[!-~]+$", max_length=500)]
-NamePrefix = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(:[0-9]{1,5})?(/[a-z0-9._-]+)*/?$", max_length=255)]
+_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9._-]+)*/?$"
+NamePrefix = Annotated[str, Meta(pattern=_NAME, max_length=255)]
 _HINT: Final = "DRIVER_MIRRORS (or 'mirrors' in versions.toml) names a TOML file with [mirrors] and [registries]"
 
 

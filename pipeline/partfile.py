@@ -54,7 +54,8 @@ class PartFile:
     def _locked(self) -> IO[bytes]:
         """The file, open and locked, being the one that has the name now."""
         while True:
-            file = open(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b", buffering=0)  # noqa: SIM115
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            file = os.fdopen(handle, "r+b", buffering=0)
             fcntl.flock(file, fcntl.LOCK_EX)
             try:
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):
