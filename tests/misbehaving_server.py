@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -76,14 +77,16 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that stop in the middle are what is tested; anything else is told."""
-        if not isinstance(sys.exception(), ConnectionError):
+        if not isinstance(sys.exception(), ConnectionError | ssl.SSLError):
             super().handle_error(request, client_address)
 
 
 class MisbehavingServer:
     """The server; a context manager. What was not told about is 404, or comes from ``tree``."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
+        """With a ``certificate`` (PEM, its key in the same file) it speaks TLS."""
+        self._scheme = "https" if certificate else "http"
         self.requests: list[Request] = []
         self.connections: list[socket.socket] = []
         self.tree: Path | None = None
@@ -91,12 +94,18 @@ class MisbehavingServer:
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.owner = self
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
 
     @property
     def base(self) -> str:
         """``http://127.0.0.1:<port>``."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
 
     def says(self, path: str, *answers: Answer) -> str:
         """Answer requests for ``path`` with each of ``answers`` in turn, the last one for ever. Returns the URL."""

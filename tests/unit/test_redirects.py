@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -127,6 +129,35 @@ def test_a_ca_bundle_that_is_not_there_is_said(
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "none.pem"))
     assert "none.pem" in refusal(lambda: fetcher.get("https://127.0.0.1:1/"))
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that vouches for itself, and its key."""
+    if not shutil.which("openssl"):
+        pytest.skip("needs openssl to make a certificate")
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    subprocess.run([*command, "-keyout", path, "-out", path.with_suffix(".crt")], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + path.with_suffix(".crt").read_bytes())
+    return path
+
+
+def test_a_certificate_nobody_vouches_for_is_final_and_says_how_to_vouch(fetcher: Fetcher, certificate: Path) -> None:
+    with MisbehavingServer(certificate) as server:
+        text = refusal(lambda: fetcher.get(server.says("/x", file(JSON))))
+    assert "certificate verify failed" in text
+    assert "REQUESTS_CA_BUNDLE" in text
+    assert fetcher.requests == 1
+
+
+def test_the_ca_bundle_of_the_environment_vouches(
+    fetcher: Fetcher, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.with_suffix(".crt")))
+    with MisbehavingServer(certificate) as server:
+        assert fetcher.get(server.says("/x", file(JSON))) == JSON
 
 
 def test_an_html_page_with_200_is_given_to_the_parser_that_refuses_it(
