@@ -1,0 +1,78 @@
+"""A real registry for tests: Debian's docker-registry (distribution 2.8) on loopback, its storage under a folder."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+
+REGISTRY = "docker-registry"
+MISSING = f"{REGISTRY} is not installed (apt-get install docker-registry)"
+_READY_SECONDS = 30.0
+
+
+def installed() -> bool:
+    """True where a registry can be run here."""
+    return shutil.which(REGISTRY) is not None
+
+
+@contextmanager
+def running_registry(root: Path, *, port: int = 0, delete: bool = True, htpasswd: str = "") -> Iterator[str]:
+    """``127.0.0.1:<port>`` of a registry that answers; it is ended with the block.
+
+    ``root`` holds its storage, configuration and log. ``htpasswd``: lines ``user:bcrypt`` for those who may use it.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    address = f"127.0.0.1:{port or _free_port()}"
+    lines = [
+        "version: 0.1",
+        f"storage: {{filesystem: {{rootdirectory: {root / 'storage'}}}, delete: {{enabled: {str(delete).lower()}}}}}",
+        f"http: {{addr: '{address}'}}",
+    ]
+    if htpasswd:
+        (root / "htpasswd").write_text(htpasswd)
+        lines.append(f"auth: {{htpasswd: {{realm: test, path: {root / 'htpasswd'}}}}}")
+    config, log = root / "config.yml", root / "registry.log"
+    config.write_text("\n".join(lines) + "\n")
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [REGISTRY, "serve", str(config)], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+    try:
+        _wait(address, process, log)
+        yield address
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        connection = HTTPConnection(address, timeout=5)
+        try:
+            connection.request("GET", "/v2/")
+            if connection.getresponse().status in (200, 401):
+                return
+        except OSError:
+            time.sleep(0.05)
+        finally:
+            connection.close()
+    raise RuntimeError(f"{REGISTRY} does not answer at {address}:\n{log.read_text(errors='replace')[-2000:]}")
