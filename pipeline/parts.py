@@ -230,12 +230,16 @@ class Workshop:
             self.build(rendered, context, f"base:{arch}")
 
 
+_DOCKERS = ("Step ", " ---> ", "The command ", "Removing intermediate ")
+
+
 def first_error(lines: Sequence[str]) -> str:
-    """The compiler's own first error in a log, else make's, else nothing."""
+    """The compiler's own first error in a log, else make's, else the last thing that was said."""
     for marker in (" error: ", "ERROR: modpost:", "ERROR:", "FAILED", "No space left on device", "*** "):
         for line in lines:
-            if marker in line and "conftest" not in line:
+            if marker in line and "conftest" not in line and not line.startswith(_DOCKERS):
                 return line.strip()
-    return ""
+    own = [line.strip() for line in lines if line.strip() and not line.startswith(_DOCKERS)]
+    return own[-1] if own else ""
 
 

@@ -1,0 +1,86 @@
+"""A small synthetic lock and wishes: real forms, made-up hashes."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from pipeline import lock, wanted
+from pipeline.lock import Base, Driver, File, Kernel, Lock, OsRelease, Toolchain
+from pipeline.plan import Plan
+from pipeline.render import Renderer
+
+DATE = "2026-11-20T08:00:00Z"
+
+
+def package(name: str, version: str = "1.0-1", **changes: Any) -> File:
+    """A pinned package whose hash is made from its name and version."""
+    sha256 = hashlib.sha256(f"{name} {version}".encode()).hexdigest()
+    path = f"pool/main/{name[0]}/{name}/{name}_{version}_amd64.deb"
+    values = {"sha256": sha256, "size": 1000, "trust": "signed-index", "archive": "debian", "path": path, **changes}
+    return File(name=name, version=version, **values)
+
+
+def kernel(name: str = "6.1.0-47-cloud-amd64", version: str = "6.1.170", **changes: Any) -> Kernel:
+    """A Debian kernel with headers and image."""
+    package_version = f"{version}-3"
+    values: dict[str, Any] = {
+        "os": "debian",
+        "arch": "amd64",
+        "kernel": name,
+        "version": version,
+        "toolchain": "debian-12",
+        "date": DATE,
+        "headers": (package(f"linux-headers-{name}", package_version),),
+        "image": (package(f"linux-image-{name}", package_version),),
+        "releases": (OsRelease(channel="bookworm", version=package_version, id="debian", version_id="12"),),
+        "drivers": ("535.261.03",),
+    }
+    return Kernel(**{**values, **changes})
+
+
+def driver(version: str = "535.261.03", **changes: Any) -> Driver:
+    """A driver with both kinds."""
+    values: dict[str, Any] = {
+        "version": version,
+        "arch": "amd64",
+        "source": "debian",
+        "date": DATE,
+        "open": (package("nvidia-open-kernel-source", f"{version}-1"),),
+        "proprietary": (package("nvidia-kernel-source", f"{version}-1"),),
+        "userspace": (package("libcuda1", f"{version}-1"), package("nvidia-persistenced", "535.171.04-1~deb12u1")),
+    }
+    return Driver(**{**values, **changes})
+
+
+def a_lock(**changes: Any) -> Lock:
+    """One base, one toolchain, one driver, two kernels."""
+    values: dict[str, Any] = {
+        "schema": 1,
+        "bases": (Base(arch="amd64", date=DATE, packages=(package("busybox"), package("kmod"))),),
+        "toolchains": (
+            Toolchain(name="debian-12", os="debian", arch="amd64", date=DATE, packages=(package("gcc-12"), package("dpkg"))),
+        ),
+        "drivers": (driver(),),
+        "kernels": (kernel(), kernel("6.1.0-50-cloud-amd64", "6.1.176")),
+    }
+    return Lock(**{**values, **changes})
+
+
+def wishes(text: str = "") -> wanted.Wanted:
+    """Wishes out of TOML text."""
+    return wanted.parse(text, "versions.toml")
+
+
+def plan(the_lock: Lock | None = None, text: str = "", epoch: int = 0) -> Plan:
+    """A plan of the synthetic lock, read back from its own bytes."""
+    read = lock.parse(lock.dump(the_lock or a_lock()))
+    wants = wishes(text)
+    return Plan(wants, read, Renderer(wants, read, epoch=epoch, source_url="https://example.com/project"))
+
+
+def changed(entry: Any, **changes: Any) -> Any:
+    """A frozen record with some fields replaced."""
+    return msgspec.structs.replace(entry, **changes)

@@ -1,0 +1,155 @@
+"""The lock is strict when read, and stable when written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import lock
+from pipeline.errors import BadFileError, DiskError
+from tests import samples
+
+Document = dict[str, Any]
+
+
+def document() -> Document:
+    held: Document = json.loads(lock.dump(samples.a_lock()))
+    return held
+
+
+def refusal(change: Callable[[Document], object]) -> str:
+    held = document()
+    change(held)
+    with pytest.raises(BadFileError) as caught:
+        lock.parse(json.dumps(held).encode())
+    text = str(caught.value)
+    assert text.startswith("versions.lock: ")
+    assert "\n" not in text
+    assert caught.value.exit_status == 3
+    return text
+
+
+def test_what_was_written_reads_back_equal_and_writes_the_same_bytes() -> None:
+    data = lock.dump(samples.a_lock())
+    assert lock.dump(lock.parse(data)) == data
+
+
+def test_entries_are_sorted_by_number_whatever_order_they_came_in() -> None:
+    one, two = samples.kernel("6.1.0-9-amd64"), samples.kernel("6.1.0-10-amd64")
+    forward = samples.a_lock(kernels=(one, two))
+    backward = samples.a_lock(kernels=(two, one))
+    assert lock.dump(forward) == lock.dump(backward)
+    assert [k.kernel for k in lock.parse(lock.dump(backward)).kernels] == ["6.1.0-9-amd64", "6.1.0-10-amd64"]
+
+
+def test_each_pinned_file_stands_on_a_line_of_its_own() -> None:
+    lines = lock.dump(samples.a_lock()).decode().splitlines()
+    assert sum('"sha256"' in line for line in lines) == len(list(samples.a_lock().files()))
+
+
+def test_an_unknown_key_is_refused_with_its_path() -> None:
+    assert "`$.kernels[0]`" in refusal(lambda d: d["kernels"][0].update(extra=1))
+
+
+def test_a_missing_hash_is_refused_with_its_path() -> None:
+    assert "`sha256` - at `$.kernels[0].headers[0]`" in refusal(lambda d: d["kernels"][0]["headers"][0].pop("sha256"))
+
+
+def test_a_wrong_type_is_refused_with_its_path() -> None:
+    assert "`$.drivers[0].userspace[0].size`" in refusal(lambda d: d["drivers"][0]["userspace"][0].update(size="big"))
+
+
+def test_a_hash_that_is_none_is_refused() -> None:
+    assert "sha256" in refusal(lambda d: d["bases"][0]["packages"][0].update(sha256="A" * 64))
+
+
+def test_two_entries_for_one_thing_are_refused() -> None:
+    assert "two entries for kernel debian/amd64:6.1.0-47" in refusal(lambda d: d["kernels"].append(d["kernels"][0]))
+    assert "two entries for driver 535.261.03" in refusal(lambda d: d["drivers"].append(d["drivers"][0]))
+    assert "two entries for debian-12" in refusal(lambda d: d["toolchains"].append(d["toolchains"][0]))
+
+
+def test_two_kernels_that_would_share_a_tag_are_refused() -> None:
+    def twins(held: Document) -> None:
+        held["kernels"][0]["kernel"] = "6.1.0+a"
+        held["kernels"][1]["kernel"] = "6.1.0~a"
+
+    assert "6.1.0+a and 6.1.0~a would share the tag 6.1.0_a" in refusal(twins)
+
+
+def test_two_builds_of_one_kernel_string_need_different_releases() -> None:
+    first = samples.kernel()
+    other = samples.kernel(headers=(samples.package("linux-headers-other", "6.1.170-4"),))
+    with pytest.raises(BadFileError, match="would share the tag"):
+        lock.parse(lock.dump(samples.a_lock(kernels=(first, other))))
+
+
+def test_a_kernel_that_is_a_command_is_refused() -> None:
+    for text in ("$(reboot)", "../../x", "6.1.0 --privileged", "6.1.0\nRUN x"):
+        assert "kernel" in refusal(lambda d, text=text: d["kernels"][0].update(kernel=text))
+
+
+def test_a_path_that_leaves_the_archive_is_refused() -> None:
+    for path in ("/etc/passwd", "../x", "pool/../x", "pool//x", "http://host/x"):
+        assert "path" in refusal(lambda d, path=path: d["kernels"][0]["headers"][0].update(path=path))
+
+
+def test_a_file_needs_exactly_one_place() -> None:
+    assert "needs either archive and path, or urls" in refusal(lambda d: d["kernels"][0]["headers"][0].pop("archive"))
+    assert "needs either archive and path, or urls" in refusal(
+        lambda d: d["kernels"][0]["headers"][0].update(urls=["https://example.com/x"])
+    )
+
+
+def test_a_driver_that_is_not_pinned_or_has_no_modules_is_refused() -> None:
+    assert "no driver 550.163.01" in refusal(lambda d: d["kernels"][0].update(drivers=["550.163.01"]))
+    assert "no toolchain debian-13" in refusal(lambda d: d["kernels"][0].update(toolchain="debian-13"))
+
+    def without_modules(held: Document) -> None:
+        held["drivers"][0].pop("open")
+        held["drivers"][0].pop("proprietary")
+
+    assert "no module sources of either kind" in refusal(without_modules)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"schema": 2}', b"<html>", b"[" * 100_000])
+def test_a_file_that_is_no_lock_is_one_line(data: bytes) -> None:
+    with pytest.raises(BadFileError) as caught:
+        lock.parse(data)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.data())
+def test_a_cut_or_changed_lock_is_read_or_refused_never_a_traceback(data: st.DataObject) -> None:
+    held = bytearray(lock.dump(samples.a_lock()))
+    place = data.draw(st.integers(0, len(held) - 1))
+    if data.draw(st.booleans()):
+        held = held[:place]
+    else:
+        held[place] = data.draw(st.integers(0, 255))
+    try:
+        lock.parse(bytes(held))
+    except BadFileError as error:
+        assert "\n" not in str(error)
+
+
+def test_a_missing_lock_says_what_writes_it(tmp_path: Path) -> None:
+    with pytest.raises(BadFileError, match=r"versions\.lock: No such file or directory: 'doit update' writes it"):
+        lock.load(tmp_path / "versions.lock")
+
+
+def test_writing_is_whole_or_not_at_all_and_says_whether_it_changed_anything(tmp_path: Path) -> None:
+    place = tmp_path / "versions.lock"
+    assert lock.write(place, b"one")
+    before = place.stat().st_mtime_ns
+    assert not lock.write(place, b"one")
+    assert place.stat().st_mtime_ns == before
+    with pytest.raises(DiskError):
+        lock.write(tmp_path / "absent" / "versions.lock", b"two")
+    assert [p.name for p in tmp_path.iterdir()] == ["versions.lock"]
