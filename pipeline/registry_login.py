@@ -65,7 +65,7 @@ class Login:
                 raise self.error(f"{what}: 401 with no challenge that is Bearer or Basic", _SERVER_HINT)
             if self._known is None:
                 self._known = find(self._host, self._repository, self._environ)
-            if wanted.scheme == "basic" and (self._known is None or used == self._known.basic):
+            if wanted.scheme == "basic" and self._known is None:
                 raise self.denied(f"{what}: 401 Unauthorized")
             self._challenge = wanted
             key = scopes or self._scopes(reading)

@@ -13,7 +13,7 @@ import pytest
 from pipeline.errors import RegistryError, UsageError
 from pipeline.registry import MANIFEST_TYPES, Manifest, Registry
 from tests.registry_process import MISSING, installed, running_registry
-from tests.told_server import TAGS, Handler, Seen, Told, client, in_turn, says, sha256
+from tests.told_server import TAGS, Handler, Seen, Told, client, in_turn, refusal, says, sha256
 
 OCI = MANIFEST_TYPES[0]
 WONDERLAND = "alice:$2b$05$abcdefghijklmnopqrstuuA0vov2GDneHB3.8.cv9UF9g.RdvScIW\n"
@@ -190,7 +190,8 @@ def test_a_place_gives_the_repository_beneath_it(place: str, reference: str) -> 
 @pytest.mark.parametrize(
     "place",
     ["", "acme", "https://ghcr.io/acme", "ghcr.io/Acme", "ghcr.io/acme/", "ghcr.io//a", "ghcr.io/a:tag",
-     "reg.example:0", "reg.example:99999", "-a.example", "ghcr.io/a/../b", "ghcr.io/" + "a" * 250, "a:b:c", "ghcr.io/acme\n"],
+     "reg.example:0", "reg.example:99999",
+     "-a.example", "ghcr.io/a/../b", "ghcr.io/" + "a" * 250, "a:b:c", "ghcr.io/acme\n"],
 )  # fmt: skip
 def test_what_is_no_place_is_refused_with_an_example(place: str) -> None:
     with pytest.raises(UsageError, match=r"looks like ghcr\.io/acme"):
@@ -227,6 +228,12 @@ def test_a_link_loop_is_refused() -> None:
         with pytest.raises(RegistryError, match="pages do not end"):
             client(server.place).tags()
         assert len(server.seen) == 1
+
+
+def test_a_repository_unknown_on_its_second_page_is_an_error() -> None:
+    first, second = says(200, TAGS, Link="<list?last=b>; rel=next"), says(404, refusal("NAME_UNKNOWN", "gone"))
+    with Told(in_turn(first, second)) as server, pytest.raises(RegistryError, match="404 NAME_UNKNOWN: gone"):
+        client(server.place).tags()
 
 
 def test_null_tags_are_none() -> None:

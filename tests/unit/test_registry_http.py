@@ -315,6 +315,15 @@ def test_the_digest_is_added_to_whatever_upload_address_was_given(location: str)
     assert uploads.held == {sha256(b"data"): b"data"}
 
 
+def test_an_empty_file_is_sent_with_its_length_not_in_chunks(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    uploads = Uploads(UPLOAD)
+    with uploads.server as server:
+        client(server.place).push_blob(tmp_path / "empty", sha256(b""), 0)
+        assert server.asked("PUT")[0].headers["content-length"] == "0"
+        assert "transfer-encoding" not in server.asked("PUT")[0].headers
+
+
 def test_an_upload_that_breaks_half_way_is_begun_again(tmp_path: Path) -> None:
     layer = os.urandom(5 << 20)
     (tmp_path / "layer").write_bytes(layer)
