@@ -21,7 +21,7 @@ from typing import Any, Final
 from .errors import BadFileError, RegistryError, UsageError
 
 USER: Final = "DRIVER_REGISTRY_USER"
-PASSWORD: Final = "DRIVER_REGISTRY_PASSWORD"
+PASSWORD: Final = "DRIVER_REGISTRY_PASSWORD"  # noqa: S105 - the name of a variable, not what it holds
 _HELPER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SET_HINT: Final = f"set {USER} and {PASSWORD} instead"
 _HELPER_SECONDS: Final = 60
