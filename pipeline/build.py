@@ -23,6 +23,7 @@ from .index import Bytes, Entry, Missing, Seconds, entry_of
 from .lock import Kind
 from .parts import Workshop
 from .plan import Pair
+from .render import build_order
 
 RECIPE_LABEL: Final = "io.coreos-nvidia.recipe"
 REASON_LABEL: Final = "io.coreos-nvidia.reason"
@@ -91,7 +92,7 @@ def _make(work: _Work, shop: Workshop) -> tuple[Image, Layer]:
     epoch = renderer.image_epoch(kernel, driver)
     kinds: list[Kind] = []
     exports: dict[Kind, str] = {}
-    for kind in sorted(pair.kinds, key=lambda kind: (kind not in pair.required, kind != pair.best_kind)):
+    for kind in build_order(driver, pair.kinds):
         tag = f"driver-modules:{pair.recipe[:16]}-{kind}"
         start = time.monotonic()
         try:
@@ -121,6 +122,7 @@ def _make(work: _Work, shop: Workshop) -> tuple[Image, Layer]:
         RECIPE_LABEL: f"sha256:{pair.recipe}",
         "org.opencontainers.image.revision": pair.recipe,
     }
+    kinds.sort()
     for kind, modules in work.proof["modules"].items():
         labels |= {f"io.coreos-nvidia.srcversion.{kind}.{name}": m["srcversion"] for name, m in modules.items()}
     names = ["runtime base", f"userspace {driver.version}", f"modules for {kernel.kernel}", "nvidia-driver"]

@@ -25,6 +25,7 @@ API_AT_LEAST: Final = (1, 41)
 LABEL: Final = "io.coreos-nvidia.recipe"
 _NO_SPACE: Final = "no space left on device"
 _EXIT_CODE: Final = re.compile(r"returned a non-zero code: ([0-9]+)")
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 _KILLED: Final = ("137", "143")
 
 
@@ -116,8 +117,9 @@ class Engine:
         finished = full = False
         for event in stream:
             text = str(event.get("stream") or event.get("status") or "")
-            for line in text.splitlines():
-                log(line)
+            for line in _COLOUR.sub("", text).splitlines():
+                if line.strip():
+                    log(line.rstrip())
                 full = full or _NO_SPACE in line.lower()
             finished = finished or text.startswith("Successfully built") or "aux" in event
             if message := event.get("error"):

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from .errors import UsageError
 from .lock import Driver, Kernel, Kind, Lock, qualified_tags
-from .render import Rendered, Renderer, recommended
+from .render import Rendered, Renderer, recommended, required_kinds
 from .versions import DriverVersion, tag_text
 from .wanted import Exclusion, Wanted, kinds_of
 
@@ -92,14 +92,12 @@ class Plan:
                     kinds = kinds_of(self.wanted, driver)
                     if not kinds:
                         continue
-                    best = recommended(version, kinds)
-                    required = tuple(k for k in kinds if k in driver.required or k == best)
                     yield Pair(
                         kernel=kernel,
                         driver=driver,
                         id=f"{kernel.key}-{version}{short}",
                         kinds=kinds,
-                        required=required,
+                        required=required_kinds(driver, kinds),
                         exclusion=self.wanted.exclusion(kernel, version),
                         plain=kernel is newest,
                         renderer=self.renderer,

@@ -84,6 +84,18 @@ def recommended(driver: str, kinds: Sequence[Kind]) -> Kind:
     return first if first in kinds else kinds[0]
 
 
+def required_kinds(driver: Driver, kinds: Sequence[Kind]) -> tuple[Kind, ...]:
+    """The kinds without which an image is not ``built``: what the lock requires, and the recommended one."""
+    best = recommended(driver.version, kinds)
+    return tuple(kind for kind in kinds if kind in driver.required or kind == best)
+
+
+def build_order(driver: Driver, kinds: Sequence[Kind]) -> list[Kind]:
+    """Required kinds first: Docker's classic builder makes every stage that stands before the wanted one."""
+    required = required_kinds(driver, kinds)
+    return sorted(kinds, key=lambda kind: (kind not in required, kind))
+
+
 def modules_root(kind: Kind, best: Kind) -> str:
     """The depmod root of a kind inside the image: ``/opt`` or ``/opt/<kind>``."""
     return "/opt" if kind == best else f"/opt/{kind}"
@@ -174,7 +186,7 @@ class Renderer:
         epoch = self.image_epoch(kernel, driver)
         sources = [
             {"name": kind, "source": file, "root": modules_root(kind, best), "directory": self.directory(kernel, kind, best)}
-            for kind in kinds
+            for kind in build_order(driver, kinds)
             for file in driver.modules(kind)[:1]
         ]
         files = [("headers", file) for file in kernel.headers]
