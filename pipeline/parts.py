@@ -45,6 +45,7 @@ class Workshop:
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._layers: dict[str, Layer] = {}
         self._ready: set[str] = set()
+        self._proved: set[tuple[str, str]] = set()
 
     @cached_property
     def engine(self) -> Engine:
@@ -149,17 +150,19 @@ class Workshop:
         return self._shared(rendered, tag, driver.arch, epoch, [base], build, f"userspace of {driver.version}")
 
     def prove_userspace(self, layer: Layer, driver: Driver) -> None:
-        """Step 3 of the proof, on the layer as it is."""
-        wanted = ("libcuda.so.", "libnvidia-ml.so.")
+        """Step 3 of the proof, on the layer as it is; once a run for each layer, which its digest names."""
+        if (layer.digest, driver.version) in self._proved:
+            return
         kept: dict[str, bytes] = {}
         names: list[str] = []
         with self.store.open(layer) as tar:
             for member in tar:
                 names.append(member.name)
-                if member.isreg() and member.name.rpartition("/")[2].startswith(wanted):
+                if member.isreg() and member.name.rpartition("/")[2].startswith(proof.SPEAKING):
                     data = tar.extractfile(member)
                     kept[member.name] = data.read() if data else b""
         proof.prove_userspace(names, driver=driver.version, read=kept.__getitem__)
+        self._proved.add((layer.digest, driver.version))
 
     def local(self, layer: Layer) -> Layer:
         """``layer`` with its blob in the store; fetched from the registry where it lies only there."""
