@@ -1,0 +1,150 @@
+#!/usr/bin/env bash
+# Makes the machine ready, then hands every word on to doit.
+#
+#   ./doit.sh [WORD ...]      what 'doit WORD ...' does; without a word: every pinned pair
+#   ./doit.sh test [WORD ...] all tests; further words go to pytest
+#   ./doit.sh down [--purge]  stop what this script started; --purge deletes its images as well
+#
+# Ready means: the Python environment .venv; a container engine and a registry, private ones where none answers.
+# What already serves is left alone: DOCKER_HOST, DRIVER_REGISTRY, the machine's own engine. Root, or sudo, is used to
+# install packages and to start an engine, and for nothing else. Everything it says goes to stderr, what doit says to stdout.
+set -euo pipefail
+
+ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+cd "$ROOT"
+
+say() { printf 'doit.sh: %s\n' "$*" >&2; }
+die() {
+    say "$@"
+    exit 2
+}
+
+as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
+
+# need_root WHAT: ends the program where WHAT cannot be done for want of root
+need_root() {
+    [ "$(id -u)" -ne 0 ] || return 0
+    if command -v sudo >/dev/null; then
+        if sudo -n true 2>/dev/null; then return; fi
+        if [ -t 0 ] && sudo -v; then return; fi
+    fi
+    die "root is needed to $1: run it as root or let this user use sudo"
+}
+
+# shellcheck source=machine/processes.sh
+. "$ROOT/machine/processes.sh"
+# shellcheck source=machine/packages.sh
+. "$ROOT/machine/packages.sh"
+# shellcheck source=machine/python.sh
+. "$ROOT/machine/python.sh"
+# shellcheck source=machine/engine.sh
+. "$ROOT/machine/engine.sh"
+# shellcheck source=machine/registry.sh
+. "$ROOT/machine/registry.sh"
+
+# Two runs do not both make the machine ready; the lock goes with the process.
+alone() {
+    mkdir -p "$ROOT/build" || exit 2
+    [ -w "$ROOT/build" ] || die "$ROOT/build is not writable: mend its rights"
+    exec 9>"$ROOT/build/machine.lock"
+    flock --nonblock 9 || { say "waiting for another run that makes the machine ready" && flock 9; }
+}
+
+# some_python: sets PYTHON to one that can make .venv, installed where there is none
+some_python() {
+    if find_python; then return; fi
+    # shellcheck disable=SC2046 # package names have no spaces
+    install_packages $(missing "$PYTHON_PACKAGES")
+    find_python || die "no Python of 3.11 or newer with its venv module: install one"
+}
+
+python_ready() {
+    if environment_is_ready; then return; fi
+    alone
+    if environment_is_ready; then return; fi # the run waited for has made it
+    some_python
+    make_environment
+}
+
+# probe: sets what machine/probe.py tells
+probe() {
+    local name value
+    while IFS='=' read -r name value; do
+        case $name in
+            engine) engine=$value ;;
+            engine_from) engine_from=$value ;;
+            engine_problem) engine_problem=$value ;;
+            registry_port) registry_port=$value ;;
+            registry_answers) registry_answers=$value ;;
+        esac
+    done < <("$PYTHON" -I -S "$ROOT/machine/probe.py" "$ROOT")
+    [ -n "${registry_answers+set}" ] || die "machine/probe.py failed: it needs Python 3.11 or newer"
+}
+
+# all_ready LIST...: the Python environment, an engine, a registry, and the packages of the lists
+all_ready() {
+    local engine engine_from engine_problem registry_port registry_answers made=''
+    local packages=("$BASE_PACKAGES" "$PROOF_PACKAGES" "$@")
+    if environment_is_ready; then
+        made=yes
+        PYTHON=$ROOT/.venv/bin/python
+    else
+        some_python
+    fi
+    probe
+    if [ -n "$engine" ] && [ -n "$engine_problem" ]; then
+        die "no container engine answers at $engine ($engine_problem): mend $engine_from, or unset it to have one started"
+    fi
+    [ -n "$engine" ] || packages+=("$ENGINE_PACKAGES")
+    [ -z "$registry_port" ] || packages+=("$REGISTRY_PACKAGES")
+    # shellcheck disable=SC2046
+    install_packages $(missing "${packages[@]}")
+    [ -n "$engine" ] || need_root "start a container engine (Docker's own: $engine_problem)"
+    [ -n "$made" ] || make_environment
+    if [ -n "$registry_port" ]; then ensure_registry "$registry_port" "$registry_answers"; fi
+    if [ -z "$engine" ]; then start_engine; fi
+    if [ "$engine_from" = system ]; then rm -f "$ENGINE_ENV"; fi # of a private one that ended before the system's came
+}
+
+down() {
+    case $#,${1-} in
+        0, | 1,--purge) ;;
+        *) say "down takes --purge or nothing" && exit 3 ;;
+    esac
+    alone
+    stop_registry
+    if [ -d "$ENGINE_RUN" ]; then
+        need_root "stop the container engine"
+        stop_engine
+    fi
+    if [ $# -gt 0 ]; then
+        if [ -d "$ENGINE_DATA/data" ]; then
+            need_root "delete the container engine's data"
+            as_root rm -rf --one-file-system "$ENGINE_DATA"
+        fi
+        rm -rf "$ENGINE_DATA" "$REGISTRY_DATA"
+    fi
+}
+
+case ${1-} in
+    down)
+        shift
+        down "$@"
+        exit
+        ;;
+    # What needs no engine, no registry and no root.
+    list | render | status | matrix | host | page | update | prune | fetch | help | info | clean | forget | dumpdb | --version | --help)
+        python_ready
+        ;;
+    test)
+        alone
+        all_ready "$TEST_PACKAGES"
+        ;;
+    *)
+        alone
+        all_ready
+        ;;
+esac
+exec 9>&-
+exec "$ROOT/.venv/bin/doit" "$@"

@@ -1,0 +1,44 @@
+# shellcheck shell=bash
+# The Python environment .venv: made from requirements.txt, remade only when that file changes. Sourced by doit.sh.
+
+STAMP=$ROOT/.venv/made-from
+
+# find_python: sets PYTHON to a Python of 3.11 or newer that can make environments; fails where there is none
+find_python() {
+    local candidate
+    for candidate in python3 python3.13 python3.12 python3.11 /usr/bin/python3; do
+        if "$candidate" -I -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            PYTHON=$candidate
+            return
+        fi
+    done
+    return 1
+}
+
+# environment_key PYTHON: what .venv was made from; scripts in it hold the checkout's path
+environment_key() {
+    sha256sum <"$ROOT/requirements.txt" | cut -d ' ' -f 1
+    "$1" -I -S -c 'import sys; print(*sys.version_info[:2], sep=".")' && printf '%s\n' "$ROOT"
+}
+
+environment_is_ready() {
+    [ -x "$ROOT/.venv/bin/doit" ] && [ -r "$STAMP" ] &&
+        [ "$(environment_key "$ROOT/.venv/bin/python" 2>/dev/null)" = "$(cat "$STAMP")" ]
+}
+
+# make_environment: .venv with every package of requirements.txt and this one in place
+make_environment() {
+    local log=$ROOT/build/pip.log pip
+    say "making the Python environment .venv from requirements.txt"
+    mkdir -p "$ROOT/build"
+    pip=("$ROOT/.venv/bin/python" -m pip --disable-pip-version-check --no-input install --quiet)
+    if ! {
+        rm -rf "$ROOT/.venv" && "$PYTHON" -m venv "$ROOT/.venv" &&
+            "${pip[@]}" --require-hashes --no-deps --requirement "$ROOT/requirements.txt" &&
+            "${pip[@]}" --no-build-isolation --no-deps --no-index --editable "$ROOT"
+    } >"$log" 2>&1 </dev/null; then
+        tail -n 5 "$log" >&2
+        die "the Python environment could not be made: see build/pip.log, mend the network or pip's settings, and run again"
+    fi
+    environment_key "$ROOT/.venv/bin/python" >"$STAMP.new" && mv "$STAMP.new" "$STAMP"
+}
