@@ -1,0 +1,48 @@
+"""Debian's order of versions (Debian Policy 5.6.12): epoch, upstream version, revision; ``~`` sorts before the end."""
+
+from __future__ import annotations
+
+import re
+from functools import total_ordering
+
+_PARTS = re.compile(r"([^0-9]*)([0-9]*)")
+
+
+@total_ordering
+class DpkgVersion:
+    """A package version that compares as dpkg does."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        epoch, colon, rest = text.partition(":")
+        if not colon:
+            epoch, rest = "0", text
+        upstream, dash, revision = rest.rpartition("-")
+        if not dash:
+            upstream, revision = rest, "0"
+        self.upstream = upstream
+        self._key = (int(epoch) if epoch.isdigit() else 0, _order(upstream), _order(revision))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DpkgVersion) and self._key == other._key
+
+    def __lt__(self, other: DpkgVersion) -> bool:
+        return self._key < other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __repr__(self) -> str:
+        return f"DpkgVersion({self.text!r})"
+
+
+def _order(text: str) -> list[tuple[list[int], int]]:
+    """Pairs of a non-digit part and a number. A letter sorts before a sign, ``~`` before the end of the part (0)."""
+    pairs = [(_letters(word), int(number or 0)) for word, number in _PARTS.findall(text)]
+    while len(pairs) > 1 and pairs[-1] == (_letters(""), 0):
+        pairs.pop()
+    return pairs or [(_letters(""), 0)]
+
+
+def _letters(word: str) -> list[int]:
+    return [-1 if c == "~" else ord(c) if c.isalpha() else ord(c) + 256 for c in word] + [0]
