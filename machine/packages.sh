@@ -14,6 +14,7 @@ gpgv gpgv
 ENGINE_PACKAGES='
 docker.io dockerd
 containerd containerd
+mount umount
 runc runc
 '
 REGISTRY_PACKAGES='

@@ -5,7 +5,7 @@
 Needs no package and no Python newer than 3.11, so that it can run before the Python environment exists.
 
 - ``engine``: address of the container engine that answers, or empty
-- ``engine_from``: who named it: ``DOCKER_HOST``, ``versions.toml``, ``private`` (doit.sh started it), ``system`` or nobody
+- ``engine_from``: who named it: ``DOCKER_HOST``, ``versions.toml``, ``private`` (by doit.sh), ``system`` or nobody
 - ``engine_problem``: why a named engine, or the system's, does not answer
 - ``registry_port``: the port of loopback where a registry is wanted from doit.sh; empty where another registry is named
 - ``registry_answers``: ``yes`` where something listens on that port

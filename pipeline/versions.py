@@ -43,7 +43,7 @@ def check_tag(tag: str) -> str:
 @total_ordering
 @dataclass(frozen=True, slots=False, eq=False)
 class DriverVersion:
-    """One NVIDIA driver version, for example ``535.261.03``; ``text`` is exact (``550.127.05`` is not ``550.127.5``)."""
+    """One NVIDIA driver version, as ``535.261.03``; ``text`` is exact (``550.127.05`` is not ``550.127.5``)."""
 
     text: str
 
@@ -62,7 +62,7 @@ class DriverVersion:
     def numbers(self) -> tuple[int, int, int, int]:
         """All numbers, padded with -1: ``595.84`` sorts before ``595.84.00``."""
         parts = [int(part) for part in self.text.split(".")]
-        a, b, c, d = (parts + [-1, -1])[:4]
+        a, b, c, d = [*parts, -1, -1][:4]
         return a, b, c, d
 
     def __eq__(self, other: object) -> bool:

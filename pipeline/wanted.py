@@ -174,7 +174,8 @@ def settings(wanted: Wanted, environ: Mapping[str, str] = os.environ) -> Setting
     Raises UsageError for a SOURCE_DATE_EPOCH that is no number.
     """
     chosen: dict[str, Any] = msgspec.structs.asdict(wanted.settings)
-    for key, variable in (("registry", "DRIVER_REGISTRY"), ("docker_host", "DOCKER_HOST"), ("mirrors", "DRIVER_MIRRORS")):
+    variables = (("registry", "DRIVER_REGISTRY"), ("docker_host", "DOCKER_HOST"), ("mirrors", "DRIVER_MIRRORS"))
+    for key, variable in variables:
         if value := environ.get(variable):
             chosen[key] = value
     if epoch := environ.get("SOURCE_DATE_EPOCH"):
