@@ -21,7 +21,8 @@ bring_up() {
     done
     check_fabric "$stays"
     if [ -z "$missing" ]; then
-        say "driver $DRIVER ($(loaded_kind)) is already loaded; nothing is reloaded"
+        kind=$(loaded_kind)
+        say "driver $DRIVER${kind:+ ($kind)} is already loaded; nothing is reloaded"
     else
         # shellcheck disable=SC2086
         check_signatures $missing

@@ -119,7 +119,7 @@ insert() {
 ADDED=''
 remove_added() {
     for module in $ADDED; do
-        rmmod "$module" || warn "$module could not be removed again; 'nvidia-driver unload' later, or reboot"
+        ! is_loaded "$module" || rmmod "$module" || warn "$module could not be removed again; 'nvidia-driver unload' later, or reboot"
     done
     ADDED=''
 }
@@ -128,12 +128,12 @@ remove_added() {
 insert_all() {
     for wanted in "$@"; do
         ! is_loaded "$wanted" || continue
-        if ! insert "$wanted"; then
-            back=$ADDED
+        # Noted before: a signal may come between the insertion and the next line.
+        back=$ADDED ADDED="$wanted $ADDED"
+        insert "$wanted" || {
             remove_added
             die "$REFUSED" "$REASON${back:+; removed again: ${back% }}"
-        fi
-        ADDED="$wanted $ADDED"
+        }
     done
 }
 

@@ -40,8 +40,19 @@ unmount_root() {
     ! is_mounted "$DRIVER_ROOT" || umount -l "$DRIVER_ROOT" || warn "cannot unmount $DRIVER_ROOT"
 }
 
+# pause SECONDS: a signal ends it at once. The sleeper holds neither our lock nor our output.
+pause() {
+    sleep "$1" 3>&- > /dev/null 2>&1 &
+    wait $! || :
+}
+
+# wake: ends the sleeper. $! and no variable of ours: the signal may come before an assignment.
+wake() { [ -z "${!:-}" ] || kill $! 2> /dev/null || :; }
+
+# A minute, not a day: a signal that meets the sleeper between fork and exec is lost, and it outlives us by so much.
+stay() { while :; do pause 60; done; }
+
 init() {
-    asleep=''
     trap 'stop_init' TERM INT HUP QUIT
     need_image
     take_lock
@@ -51,16 +62,12 @@ init() {
     printf '%s' "${DRIVER_CONFIG_DIGEST:-}" > "$RUN/nvidia/nvidia-driver.state"
     daemons_are Ready
     say "staying; SIGTERM unloads the driver and unmounts $DRIVER_ROOT"
-    while :; do
-        sleep 3600 3>&- &
-        asleep=$!
-        wait "$asleep" || :
-    done
+    stay
 }
 
 stop_init() {
     trap '' TERM INT HUP QUIT
-    [ -z "$asleep" ] || kill "$asleep" 2> /dev/null || :
+    wake
     rm -f "$VALIDATIONS/.driver-ctr-ready"
     daemons_are NotReady
     # Where something uses the driver, its libraries stay mounted as well.
@@ -77,8 +84,7 @@ need_peermem() {
 
 # reload_nvidia_peermem: waits for the InfiniBand driver, twenty minutes at most (the operator's own limit), loads the module, stays.
 reload_nvidia_peermem() {
-    asleep=''
-    trap '[ -z "$asleep" ] || kill "$asleep"; exit 0' TERM INT HUP QUIT
+    trap 'wake; exit 0' TERM INT HUP QUIT
     need_peermem
     check_kernel
     waited=0
@@ -86,9 +92,7 @@ reload_nvidia_peermem() {
         [ "$waited" -lt "${PEERMEM_WAIT:-1200}" ] ||
             die 19 "nvidia-peermem: no InfiniBand driver after $waited s ($RUN/mellanox/drivers/.driver-ready, or mlx5_core with USE_HOST_MOFED=true)"
         [ $((waited % 60)) != 0 ] || say "nvidia-peermem: waiting for the NVIDIA and the InfiniBand driver ($waited s)"
-        sleep 10 &
-        asleep=$!
-        wait "$asleep" || :
+        pause 10
         waited=$((waited + 10))
     done
     if ! is_loaded nvidia-peermem; then
@@ -98,11 +102,7 @@ reload_nvidia_peermem() {
         insert nvidia-peermem || die 19 "$REASON; this kernel's InfiniBand offers no peer memory: use dma-buf, or load MOFED before"
     fi
     say "nvidia-peermem is loaded; staying"
-    while :; do
-        sleep 3600 &
-        asleep=$!
-        wait "$asleep" || :
-    done
+    stay
 }
 
 # probe_nvidia_peermem: without an InfiniBand driver nothing can be wrong yet, and failing would only restart the container.
