@@ -60,7 +60,7 @@ stop_engine() {
     for pid in $(engine_shims); do
         # The first process of a container takes all others of it along.
         # shellcheck disable=SC2046 # pids
-        as_root kill -KILL $(cat "/proc/$pid/task/$pid/children" 2>/dev/null) "$pid" 2>/dev/null || true
+        signal KILL $(cat "/proc/$pid/task/$pid/children" 2>/dev/null) "$pid"
     done
     # What was mounted last lies on top.
     engine_mounts | tac | while IFS= read -r mounted; do

@@ -19,14 +19,20 @@ pid_of() {
 
 # end PID SECONDS: ask it to end, and make it end where it does not within SECONDS
 end() {
-    as_root kill "$1" 2>/dev/null || return 0
     local tenths=$(($2 * 10))
+    signal TERM "$1"
     while is_alive "$1"; do
-        [ "$tenths" -gt 0 ] || { as_root kill -KILL "$1" 2>/dev/null || true; }
-        [ "$tenths" -gt -50 ] || break
+        [ "$tenths" -ne 0 ] || signal KILL "$1"
+        [ "$tenths" -gt -50 ] || die "process $1 does not end: see what keeps it, and run again"
         tenths=$((tenths - 1))
         sleep 0.1
     done
+}
+
+# signal NAME PID...: as the owner of the processes, or as root; with the shell's own kill, since a bare system has no other
+signal() {
+    # shellcheck disable=SC2016 # the inner shell's words
+    { kill -s "$@" || [ "$(id -u)" -eq 0 ] || as_root sh -c 'kill -s "$@"' sh "$@"; } 2>/dev/null || true
 }
 
 # A zombie has ended; only its parent is slow to notice.
