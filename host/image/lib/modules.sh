@@ -50,8 +50,9 @@ module_parameters() {
 }
 
 # host_modules: ROOT such that ROOT/lib/modules/<kernel> is the host's own tree; fails where none is to be seen.
+# The GPU Operator mounts no such tree, but shares the host's PID namespace, whose first process has the host's root.
 host_modules() {
-    for ROOT in "$HOST_ROOT" "$IMAGE_ROOT/host"; do
+    for ROOT in "$HOST_ROOT" "$IMAGE_ROOT/host" "$PROC/1/root"; do
         [ ! -d "$ROOT/lib/modules/$KERNEL" ] || return 0
     done
     return 1
