@@ -47,17 +47,21 @@ def _data(file: IO[bytes], deb: Path) -> Iterator[IO[bytes]]:
             break
         name, size = header[:16].decode("latin-1").strip().rstrip("/"), int(header[48:58])
         start = file.tell()
+        if start + size > deb.stat().st_size:
+            raise IntegrityError(f"{deb.name} is cut off", hint=_HINT)
         if name.startswith("data.tar"):
             part = _Window(file, start, size)
             kind = name.removeprefix("data.tar")
             if kind == ".xz":
-                yield lzma.LZMAFile(part)  # type: ignore[arg-type]
+                with lzma.LZMAFile(part) as data:  # type: ignore[arg-type]
+                    yield data
             elif kind == ".zst":
-                yield zstandard.ZstdDecompressor().stream_reader(part)  # type: ignore[arg-type,misc]
+                yield zstandard.ZstdDecompressor().stream_reader(part)  # type: ignore[arg-type]
             elif kind == ".gz":
                 import gzip
 
-                yield gzip.GzipFile(fileobj=part)  # type: ignore[arg-type,misc]
+                with gzip.GzipFile(fileobj=part) as unzipped:
+                    yield unzipped  # type: ignore[misc]
             elif kind == "":
                 yield part  # type: ignore[misc]
             else:
@@ -103,6 +107,11 @@ def unpack(deb: Path, dest: Path, select: Callable[[str], bool] | None = None) -
             name = _inside(info.name, deb)
             if name and (select is None or info.isdir() or select(name)) and not (select and info.isdir()):
                 written.append(_put(info, data, name, root, deb))
+    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        where = Path(error.filename or dest).name
+        raise IntegrityError(f"{deb.name} holds '{where}' where another kind of file is", hint=_HINT) from error
+    except RuntimeError as error:  # pathlib's word for links that lead to each other
+        raise IntegrityError(f"{deb.name} holds a link that leads to itself", hint=_HINT) from error
     except OSError as error:
         raise DiskError(f"{error.filename or dest}: {error.strerror}", hint="free some disk space") from error
     return written
@@ -115,12 +124,21 @@ def _inside(name: str, deb: Path) -> str:
     return "/".join(parts)
 
 
+def _folder(name: str, root: Path, deb: Path) -> Path:
+    """The directory in which ``name`` is to lie, made where it is not there; never one outside ``root``."""
+    place = root
+    for part in name.split("/")[:-1]:
+        place /= part
+        if place.is_symlink():
+            place = place.resolve()
+            if not place.is_relative_to(root):
+                raise IntegrityError(f"{deb.name} holds '{name}', which leaves the tree through a link", hint=_HINT)
+        place.mkdir(parents=True, exist_ok=True)
+    return place
+
+
 def _put(info: tarfile.TarInfo, data: IO[bytes] | None, name: str, root: Path, deb: Path) -> Path:
-    parent = (root / name).parent
-    parent.mkdir(parents=True, exist_ok=True)
-    place = parent.resolve() / Path(name).name
-    if not place.is_relative_to(root):
-        raise IntegrityError(f"{deb.name} holds '{info.name}', which leaves the tree through a link", hint=_HINT)
+    place = _folder(name, root, deb) / Path(name).name
     if info.isdir():
         if not place.is_dir():
             place.mkdir()
@@ -129,11 +147,14 @@ def _put(info: tarfile.TarInfo, data: IO[bytes] | None, name: str, root: Path, d
     if place.is_symlink() or place.exists():
         place.unlink()
     if info.issym():
+        if os.path.normpath(f"{Path(name).parent}/{info.linkname}").startswith("../"):
+            raise IntegrityError(f"{deb.name} links '{name}' to '{info.linkname}', outside the tree", hint=_HINT)
         place.symlink_to(info.linkname)
     elif info.islnk():
-        target = root / _inside(info.linkname, deb)
-        if not target.resolve().is_relative_to(root):
-            raise IntegrityError(f"{deb.name} links '{info.name}' to a file outside the tree", hint=_HINT)
+        inner = _inside(info.linkname, deb)
+        target = _folder(inner, root, deb) / Path(inner).name
+        if target.is_dir() or not (target.is_symlink() or target.exists()):
+            raise IntegrityError(f"{deb.name} links '{name}' to '{info.linkname}', which it does not hold", hint=_HINT)
         os.link(target, place, follow_symlinks=False)
     elif info.isreg() and data is not None:
         with place.open("wb") as out:
