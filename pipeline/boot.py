@@ -178,7 +178,8 @@ def _answer(console: str, kind: str) -> str:
             raise PairFailed(f"boot proof: {kind} nvidia.ko loaded without a GPU, which it never does")
         own = next((line for line in reversed(log) if "nvidia" in line.lower() and "taint" not in line), "")
         silent = f"{told}, and no '{_NO_GPU}' in the kernel's log" if _ABSENT in told and not found else ""
-        raise PairFailed(f"boot proof: {kind} nvidia.ko: {_decisive([*log, *said]) or silent or _plain(own) or told}")
+        why = _decisive(log) or silent or _decisive(said) or _plain(own) or told
+        raise PairFailed(f"boot proof: {kind} nvidia.ko: {why}")
     raise PairFailed(f"boot proof: {kind} nvidia.ko was never tried: {last_line(console)}")
 
 
