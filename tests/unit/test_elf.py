@@ -139,3 +139,13 @@ def test_firmware_says_its_driver(tmp_path: Path) -> None:
     assert fwversion(path.read_bytes()) == "535.261.03"
     assert fwversion(compile_module(tmp_path / "other.bin").read_bytes()) == ""
     assert fwversion(b"no ELF file") == ""
+
+
+def test_a_section_that_reaches_beyond_the_file_is_noticed(tmp_path: Path) -> None:
+    path = compile_module(tmp_path / "nvidia.ko")
+    data = bytearray(path.read_bytes())
+    headers, first = int.from_bytes(data[0x28:0x30], "little"), 64
+    data[headers + first + 0x20 : headers + first + 0x28] = (1 << 40).to_bytes(8, "little")  # sh_size of section 1
+    path.write_bytes(data)
+    with pytest.raises(PairFailed, match=r"^nvidia\.ko is not a kernel module: it is cut off$"):
+        read_module(path)
