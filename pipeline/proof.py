@@ -179,9 +179,7 @@ def _imports(module: Module, namespace: str) -> bool:
     return namespace in module.info.get("import_ns", ())
 
 
-def prove_userspace(
-    names: Iterable[str], *, driver: str, read: Callable[[str], bytes] | None = None
-) -> dict[str, Any]:
+def prove_userspace(names: Iterable[str], *, driver: str, read: Callable[[str], bytes] | None = None) -> dict[str, Any]:
     """Step 3. ``names`` are the paths of the userspace layer; ``read`` gives the bytes of what SPEAKING names.
 
     Every library with an NVIDIA version in its name must carry ``driver``, in its name and, where it speaks, in its

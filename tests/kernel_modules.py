@@ -32,7 +32,7 @@ def compile_module(
 ) -> Path:
     """A module in ``path``: ``wants`` maps symbols to CRCs, ``offers`` maps symbols to (CRC, GPL-only)."""
     fields = {"license": "Dual MIT/GPL", "version": DRIVER, "vermagic": MAGIC, "srcversion": "ABC123", **(info or {})}
-    lines = ["unsigned char __this_module[8] __attribute__((section(\".gnu.linkonce.this_module\")));"]
+    lines = ['unsigned char __this_module[8] __attribute__((section(".gnu.linkonce.this_module")));']
     number = 0
     for key, values in fields.items():
         for value in [values] if isinstance(values, str) else values:
