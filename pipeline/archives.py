@@ -1,4 +1,4 @@
-"""Base addresses of package archives: DRIVER_ARCHIVES, else ``[archives]`` of versions.toml, else the machine's own apt.
+"""Base addresses of package archives: DRIVER_ARCHIVES, else ``[archives]`` of versions.toml, else the machine's apt.
 
 The lock names a package by archive and path, never by a host, so that it is true on every machine.
 """
@@ -22,7 +22,9 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*")
 class Archives:
     """Where archives lie for this run."""
 
-    def __init__(self, wanted: Wanted, environ: Mapping[str, str] = os.environ, apt_root: Path = Path("/etc/apt")) -> None:
+    def __init__(
+        self, wanted: Wanted, environ: Mapping[str, str] = os.environ, apt_root: Path = Path("/etc/apt")
+    ) -> None:
         self._wanted, self._environ, self._apt = wanted, environ, apt_root
 
     def bases(self, name: str) -> tuple[str, ...]:
@@ -44,7 +46,9 @@ class Archives:
         for item in self._environ.get("DRIVER_ARCHIVES", "").split():
             name, equals, base = item.partition("=")
             if not equals or not _NAME.fullmatch(name):
-                raise UsageError(f"DRIVER_ARCHIVES holds '{item}'", hint="it is a list of name=address, divided by spaces")
+                raise UsageError(
+                    f"DRIVER_ARCHIVES holds '{item}'", hint="it is a list of name=address, divided by spaces"
+                )
             told[name] = (*told.get(name, ()), base)
         return told
 
@@ -90,7 +94,11 @@ def _deb822(text: str) -> Iterator[str]:
                 key, _, value = line.partition(":")
                 key = key.strip().lower()
                 fields[key] = value.strip()
-        if "deb" in fields.get("types", "").split() and fields.get("enabled", "yes").lower() not in ("no", "false", "0"):
+        if "deb" in fields.get("types", "").split() and fields.get("enabled", "yes").lower() not in (
+            "no",
+            "false",
+            "0",
+        ):
             yield from fields.get("uris", "").split()
 
 

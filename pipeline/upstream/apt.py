@@ -14,18 +14,23 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import PipelineError, UpstreamDataError
+from ..errors import UpstreamDataError, UsageError
 from .debian import Indices, Package
 
 _INSTALL = re.compile(r"^Inst (\S+) \((\S+) ", re.MULTILINE)
 
 
 class Solver:
-    """apt over the main indices of some suites, for one architecture. A context manager: its directory goes with it."""
+    """apt over the main indices of some suites, for one architecture. A context manager: its directory goes with it.
+
+    Raises UsageError where apt is not installed.
+    """
 
     def __init__(self, indices: Indices, arch: str) -> None:
         if shutil.which("apt-get") is None:
-            raise PipelineError("apt-get is not there", hint="'doit update' needs apt's solver: run it on Debian or in a container")
+            raise UsageError(
+                "apt-get is not installed", hint="'doit update' needs apt's solver: run it on Debian or in a container"
+            )
         self._indices = indices
         self._scratch = tempfile.TemporaryDirectory(prefix="driver-apt-")
         root = Path(self._scratch.name)
@@ -48,7 +53,11 @@ Debug::NoLocking "true"; Acquire::Languages "none"; APT::Get::AllowUnauthenticat
         self._environ = {**os.environ, "APT_CONFIG": str(root / "apt.conf"), "LC_ALL": "C"}
 
     def __enter__(self) -> Solver:
-        self._run("update")
+        try:
+            self._run("update")
+        except BaseException:
+            self._scratch.cleanup()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -59,12 +68,14 @@ Debug::NoLocking "true"; Acquire::Languages "none"; APT::Get::AllowUnauthenticat
 
         Raises UpstreamDataError where the indices cannot satisfy them.
         """
-        text = self._run("install", "--simulate", "--yes", *names)
+        text = self._run("install", "--simulate", "--yes", "--", *names)
         found: list[Package] = []
         for name, version in _INSTALL.findall(text):
             package = self._indices.exact(name.partition(":")[0], version)
             if package is None:
-                raise UpstreamDataError(f"apt chose {name} {version}, which no signed index lists", hint="try again later")
+                raise UpstreamDataError(
+                    f"apt chose {name} {version}, which no signed index lists", hint="try again later"
+                )
             found.append(package)
         if not found:
             raise UpstreamDataError("apt chose no package at all", hint=f"check the names: {' '.join(names)}")
@@ -73,6 +84,10 @@ Debug::NoLocking "true"; Acquire::Languages "none"; APT::Get::AllowUnauthenticat
     def _run(self, *words: str) -> str:
         done = subprocess.run(["apt-get", *words], env=self._environ, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            said = next((line for line in done.stderr.splitlines() if line.startswith("E:")), done.stderr.strip()[-200:])
-            raise UpstreamDataError(f"apt-get {words[0]} failed: {said}", hint="check the package names in [debian] of versions.toml")
+            said = next(
+                (line for line in done.stderr.splitlines() if line.startswith("E:")), done.stderr.strip()[-200:]
+            )
+            raise UpstreamDataError(
+                f"apt-get {words[0]} failed: {said}", hint="check the package names in [debian] of versions.toml"
+            )
         return done.stdout

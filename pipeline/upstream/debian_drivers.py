@@ -7,7 +7,7 @@ A driver's parts all come from the one upstream version; two tools that Debian h
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from ..errors import UpstreamDataError
@@ -21,50 +21,80 @@ _NOT_USERSPACE: Final = re.compile(
     r"xserver-xorg-.*"  # X server drivers
     r"|.*-(dkms|kernel-source|kernel-support|dev|i386)"
     r"|nvidia(-tesla)?(-[0-9]+)?-(driver|driver-full|driver-libs|alternative|detect|legacy-check|suspend-common)"
-    r"|nvidia(-tesla)?(-[0-9]+)?-(egl-icd|vulkan-icd|libopencl1)"  # no files of their own; the loaders are the container's
+    r"|nvidia(-tesla)?(-[0-9]+)?-(egl-icd|vulkan-icd|libopencl1)"  # no files; OpenCL's loader is the container's
     r"|nvidia(-tesla)?(-[0-9]+)?-driver-libs-.*"
     r"|libgl1-nvidia.*-glx"
 )
 _OTHER_TOOLS: Final = ("nvidia-persistenced", "nvidia-modprobe")
-_HEADERS: Final = re.compile(r"(linux-headers-\S+-common|linux-kbuild-\S+) \((=|>=) ([^)]+)\)")
-_IMAGE_PARTS: Final = re.compile(r"(linux-(?:modules|binary|base-image)-\S+) \(= ([^)]+)\)")
+_FIRMWARE: Final = re.compile(r"firmware-nvidia(-tesla)?(-[0-9]+)?-gsp")
+_DEPENDENCY: Final = re.compile(r"(\S+)(?: \((=|>=) ([^)]+)\))?")
+_KBUILD: Final = "linux-kbuild-"
+_COMMON: Final = re.compile(r"linux-headers-\S+-common(-\S+)?")
+_IMAGE_PARTS: Final = re.compile(r"linux-(modules|binary|base-image)-[0-9]\S*")
 
 
 def kernels(indices: Indices) -> list[str]:
-    """Every kernel release (``uname -r``) that has headers and an image."""
-    names = (name.removeprefix("linux-headers-") for name in indices.packages if name.startswith("linux-headers-"))
-    return [name for name in names if f"linux-image-{name}" in indices.packages and not name.endswith("-common")]
+    """Every kernel release (``uname -r``) that has headers and an image.
 
-
-def kernel_packages(indices: Indices, kernel: str) -> tuple[list[Package], list[Package]] | None:
-    """(headers, image) packages of ``kernel``, of one version each; None where the archive has not both.
-
-    Raises UpstreamDataError where the archive lists them but not what they need.
+    A package such as ``linux-headers-cloud-amd64`` only names the newest one: it does not need Kbuild.
     """
-    headers = indices.newest(f"linux-headers-{kernel}")
+    return [
+        name
+        for package, found in indices.packages.items()
+        if package.startswith("linux-headers-") and _KBUILD in found[0].depends
+        if f"linux-image-{(name := package.removeprefix('linux-headers-'))}" in indices.packages
+    ]
+
+
+def kernel_packages(indices: Indices, kernel: str) -> tuple[list[Package], list[Package]]:
+    """(headers, image) packages of ``kernel``: the newest version that has both.
+
+    Raises UpstreamDataError where the archive has not both, or lists them but not what they need.
+    """
+    images = {p.version for p in indices.packages.get(f"linux-image-{kernel}", ())}
+    headers = indices.newest(f"linux-headers-{kernel}", lambda package: package.version in images)
     if headers is None:
-        return None
+        raise UpstreamDataError(
+            f"headers and image of {kernel} are not both listed in one version", hint="try again later"
+        )
     image = indices.exact(f"linux-image-{kernel}", headers.version)
-    if image is None:
-        return None
-    found = [headers]
-    for name, relation, version in _HEADERS.findall(headers.depends):
-        needed = indices.exact(name, version) if relation == "=" else _at_least(indices, name, version)
-        if needed is None:
+    assert image is not None
+    parts = _needed(indices, headers, lambda name: name.startswith(_KBUILD) or _COMMON.fullmatch(name) is not None)
+    if not any(part.name.startswith(_KBUILD) for part in parts):
+        raise UpstreamDataError(
+            f"{headers.name} {headers.version} needs no {_KBUILD}…",
+            hint="the packages have changed: see debian_drivers.py",
+        )
+    return [headers, *parts], [image, *_needed(indices, image, lambda name: _IMAGE_PARTS.fullmatch(name) is not None)]
+
+
+def _needed(indices: Indices, package: Package, takes: Callable[[str], bool]) -> list[Package]:
+    """What ``package`` depends on and ``takes`` says yes to, each the newest that fits.
+
+    Raises UpstreamDataError where none fits.
+    """
+    found: list[Package] = []
+    for text in package.depends.split(", "):
+        dependency = _DEPENDENCY.fullmatch(text)  # an alternative (a | b) is none that makes up a kernel
+        if dependency is None or not takes(dependency[1]):
+            continue
+        name, relation, version = dependency.groups()
+        part = indices.newest(name, _fits(relation, version))
+        if part is None:
             raise UpstreamDataError(
-                f"{headers.name} {headers.version} needs {name} ({relation} {version}), which is not listed",
+                f"{package.name} {package.version} needs {text}, which is not listed",
                 hint="add the suite that holds it to [debian] of versions.toml",
             )
-        found.append(needed)
-    images = [image]
-    for name, version in _IMAGE_PARTS.findall(image.depends):
-        if part := indices.exact(name, version):
-            images.append(part)
-    return found, images
+        found.append(part)
+    return found
 
 
-def _at_least(indices: Indices, name: str, version: str) -> Package | None:
-    return indices.newest(name, lambda package: DpkgVersion(package.version) >= DpkgVersion(version))
+def _fits(relation: str | None, version: str) -> Callable[[Package], bool]:
+    if relation is None:
+        return lambda _: True
+    if relation == "=":
+        return lambda package: package.version == version
+    return lambda package: DpkgVersion(package.version) >= DpkgVersion(version)
 
 
 def upstream(version: str) -> str:
@@ -75,21 +105,34 @@ def upstream(version: str) -> str:
 def driver_packages(indices: Indices, driver: str) -> tuple[list[Package], list[Package], list[Package]] | None:
     """(open, proprietary, userspace) packages of exactly that driver; None where the archive has no part of it.
 
-    Raises UpstreamDataError where it has some parts and lacks module sources or libraries.
+    Where Debian has one version under two names (535.216.03 and tesla-535), the plain name is taken.
+    Raises UpstreamDataError where it has some parts and lacks module sources, libraries, or the firmware that open
+    modules need.
     """
-    every = [p for found in indices.packages.values() for p in found if upstream(p.version) == driver]
-    own = [p for p in every if _SOURCE.fullmatch(p.source)]
+    listed = (p for found in indices.packages.values() for p in found if driver in p.version)
+    every = [p for p in listed if upstream(p.version) == driver]
+    source = min((p.source for p in every if _SOURCE.fullmatch(p.source)), default="")
+    own = [p for p in every if p.source == source]
     opened = _one(p for p in every if _OPEN_SOURCE.fullmatch(p.name))
     closed = _one(p for p in own if p.name.endswith("-kernel-source") and not _OPEN_SOURCE.fullmatch(p.name))
     if not own and not opened:
         return None
-    firmware = [p for p in every if p.name.startswith("firmware-nvidia") and p.name.endswith("gsp")]
-    userspace = {p.name: p for p in (*_latest(own), *firmware) if not _NOT_USERSPACE.fullmatch(p.name)}
     if not opened and not closed:
-        raise UpstreamDataError(f"the archive lists {driver} without module sources", hint="take the version out of versions.toml")
-    if not any("cuda1" in name for name in userspace):
         raise UpstreamDataError(
-            f"the archive has module sources of {driver} and no libraries of it", hint="modules and libraries must be of one version"
+            f"the archive lists {driver} without module sources", hint="take the version out of versions.toml"
+        )
+    userspace = {p.name: p for p in _latest(own) if not _NOT_USERSPACE.fullmatch(p.name)}
+    if not any(_FIRMWARE.fullmatch(name) for name in userspace):
+        userspace |= {p.name: p for p in _latest([p for p in every if _FIRMWARE.fullmatch(p.name)])}
+    if not any(name.endswith("cuda1") for name in userspace):
+        raise UpstreamDataError(
+            f"the archive has module sources of {driver} and no libraries of it",
+            hint="modules and libraries must be of one version: add the suite that has them to [debian]",
+        )
+    if opened and not any(_FIRMWARE.fullmatch(name) for name in userspace):
+        raise UpstreamDataError(
+            f"the archive has open modules of {driver} and no GSP firmware for them",
+            hint="add component non-free-firmware to its suite in [debian]",
         )
     for tool in _OTHER_TOOLS:
         if tool not in userspace and (nearest := _nearest(indices, tool, driver)):

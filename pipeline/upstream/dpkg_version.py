@@ -10,7 +10,7 @@ _PARTS = re.compile(r"([^0-9]*)([0-9]*)")
 
 @total_ordering
 class DpkgVersion:
-    """A package version that compares as dpkg does."""
+    """A package version that compares as dpkg does. ``upstream`` is its middle part."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -36,13 +36,14 @@ class DpkgVersion:
         return f"DpkgVersion({self.text!r})"
 
 
-def _order(text: str) -> list[tuple[list[int], int]]:
-    """Pairs of a non-digit part and a number. A letter sorts before a sign, ``~`` before the end of the part (0)."""
-    pairs = [(_letters(word), int(number or 0)) for word, number in _PARTS.findall(text)]
-    while len(pairs) > 1 and pairs[-1] == (_letters(""), 0):
-        pairs.pop()
-    return pairs or [(_letters(""), 0)]
+def _order(text: str) -> tuple[tuple[tuple[int, ...], int], ...]:
+    """Pairs of a non-digit part and a number, a missing number being 0.
+
+    The last pair, empty, stands for the end of the text: without it ``1.0`` would sort before ``1.0~``, its beginning.
+    """
+    return tuple((_letters(word), int(number or 0)) for word, number in _PARTS.findall(text))
 
 
-def _letters(word: str) -> list[int]:
-    return [-1 if c == "~" else ord(c) if c.isalpha() else ord(c) + 256 for c in word] + [0]
+def _letters(word: str) -> tuple[int, ...]:
+    """``~`` before the end of the part (0), letters after it, signs after letters."""
+    return (*(-1 if c == "~" else ord(c) if c.isalpha() else ord(c) + 256 for c in word), 0)

@@ -1,0 +1,221 @@
+"""The lock's entries that Debian gives: base, toolchain, kernels and drivers, out of verified indices.
+
+An entry keeps its date while its content is the same, so that an update without news changes no byte. What is wanted
+and has left the archive is kept as ``stale``; what is listed but cannot be made out is kept as it was, with a problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from .archives import Archives
+from .errors import PipelineError, UpstreamDataError, UsageError
+from .fetch import Fetcher
+from .lock import Arch, Base, Driver, File, Kernel, Lock, OsRelease, Toolchain
+from .upstream import debian, debian_drivers
+from .upstream.apt import Solver
+from .upstream.debian import Indices, Package
+from .versions import KernelRelease
+from .wanted import Debian, DriverWish, Wanted
+
+MAX_INDEX_BYTES: Final = 64 << 20
+"""Bytes a packed index may have; Debian's main has some 9 MB."""
+Entry = TypeVar("Entry", Base, Toolchain, Kernel, Driver)
+
+
+def read_debian(wishes: Debian, arch: str, fetcher: Fetcher, archives: Archives) -> Indices:
+    """Every suite's indices, verified. For each suite the bases of its archive are tried in order.
+
+    Raises UsageError where no base is known, and the last base's PipelineError where none gives a right suite.
+    """
+
+    def get(url: str, immutable: bool) -> bytes:
+        return fetcher.get(url, max_bytes=MAX_INDEX_BYTES, immutable=immutable)
+
+    indices = Indices()
+    for suite in wishes.suites:
+        failures: list[PipelineError] = []
+        for base in archives.bases(suite.archive):
+            try:
+                debian.read_suite(
+                    indices,
+                    base=base,
+                    archive=suite.archive,
+                    suite=suite.suite,
+                    components=suite.components,
+                    arch=arch,
+                    keyring=Path(wishes.keyring),
+                    get=get,
+                    forget=fetcher.forget,
+                )
+                break
+            except UsageError:
+                raise
+            except PipelineError as error:
+                failures.append(error)
+        else:
+            raise failures[0]
+    return indices
+
+
+def debian_lock(wanted: Wanted, wishes: Debian, arch: Arch, old: Lock, indices: Indices, problems: list[str]) -> Lock:
+    """``old`` with Debian's entries of one architecture as the indices have them now.
+
+    Problems with one kernel or driver are added to ``problems``. Raises UpstreamDataError where base or toolchain
+    cannot be had, UsageError without apt.
+    """
+    date = indices.date
+    with Solver(indices, arch) as solver:
+        base = Base(arch=arch, date=date, packages=_pins(solver.closure(wishes.base)))
+        toolchain = Toolchain(
+            name=f"debian-{wishes.version_id}",
+            os="debian",
+            arch=arch,
+            date=date,
+            packages=_pins(solver.closure(wishes.toolchain)),
+        )
+    _valid(base, "the base")
+    _valid(toolchain, f"toolchain {toolchain.name}")
+    other_bases = [b for b in old.bases if b.arch != arch]
+    held_base = next((b for b in old.bases if b.arch == arch), None)
+    same_toolchain = [(t.name, t.arch) == (toolchain.name, arch) for t in old.toolchains]
+    held_toolchain = next((t for t, same in zip(old.toolchains, same_toolchain, strict=True) if same), None)
+    other_toolchains = [t for t, same in zip(old.toolchains, same_toolchain, strict=True) if not same]
+    return msgspec.structs.replace(
+        old,
+        bases=(*other_bases, _dated(base, held_base)),
+        toolchains=(*other_toolchains, _dated(toolchain, held_toolchain)),
+        kernels=(
+            *(k for k in old.kernels if (k.os, k.arch) != ("debian", arch)),
+            *_kernels(wanted, wishes, arch, old, indices, problems),
+        ),
+        drivers=(*(d for d in old.drivers if d.arch != arch), *_drivers(wanted, arch, old, indices, problems)),
+    )
+
+
+def matches(kernel: str, patterns: Iterable[str]) -> bool:
+    """True where ``kernel`` is one of those that the patterns of ``[debian] kernels`` want."""
+    return any(fnmatchcase(kernel, pattern) for pattern in patterns)
+
+
+def _kernels(
+    wanted: Wanted, wishes: Debian, arch: Arch, old: Lock, indices: Indices, problems: list[str]
+) -> list[Kernel]:
+    before = {k.kernel: k for k in old.kernels if (k.os, k.arch) == ("debian", arch)}
+    found: dict[str, Kernel] = {}
+    for name in debian_drivers.kernels(indices):
+        if not matches(name, wishes.kernels):
+            continue
+        held = before.get(name)
+        try:
+            found[name] = _dated(_valid(_kernel(name, wanted, wishes, arch, indices), f"kernel {name}"), held)
+        except UpstreamDataError as error:
+            problems.append(f"debian/{arch}: kernel {name}: {error}" + ("; the pinned one is kept" if held else ""))
+            if held:
+                found[name] = held
+    for name, held in before.items():
+        if name not in found and matches(name, wishes.kernels):
+            found[name] = msgspec.structs.replace(held, stale=True)
+    problems.extend(
+        f"debian/{arch}: no kernel matches '{pattern}': take it out of [debian] kernels, or add its suite"
+        for pattern in wishes.kernels
+        if not any(fnmatchcase(name, pattern) for name in found)
+    )
+    return list(found.values())
+
+
+def _kernel(name: str, wanted: Wanted, wishes: Debian, arch: Arch, indices: Indices) -> Kernel:
+    KernelRelease(name)  # it reaches tags and Dockerfiles
+    headers, image = debian_drivers.kernel_packages(indices, name)
+    first = image[0]
+    return Kernel(
+        os="debian",
+        arch=arch,
+        kernel=name,
+        version=debian_drivers.upstream(first.version),
+        toolchain=f"debian-{wishes.version_id}",
+        date=indices.date,
+        headers=_pins(headers),
+        image=_pins(image),
+        releases=(OsRelease(channel=first.suite, version=first.version, id="debian", version_id=wishes.version_id),),
+        drivers=wanted.drivers_for(name),
+    )
+
+
+def _drivers(wanted: Wanted, arch: Arch, old: Lock, indices: Indices, problems: list[str]) -> list[Driver]:
+    before = {d.version: d for d in old.drivers if d.arch == arch}
+    found: list[Driver] = []
+    for wish in wanted.drivers:
+        held = before.get(wish.exact)
+        try:
+            made = _driver(wish, arch, indices)
+        except UpstreamDataError as error:
+            problems.append(f"driver {wish.exact}/{arch}: {error}" + ("; the pinned one is kept" if held else ""))
+            found += [held] if held else []
+            continue
+        if made is not None:
+            found.append(_dated(made, held))
+        elif held is not None:
+            found.append(msgspec.structs.replace(held, stale=True))
+        else:
+            problems.append(
+                f"driver {wish.exact}/{arch}: no suite of [debian] holds it: add its suite, or take it out of "
+                "versions.toml"
+            )
+    return found
+
+
+def _driver(wish: DriverWish, arch: Arch, indices: Indices) -> Driver | None:
+    parts = debian_drivers.driver_packages(indices, wish.exact)
+    if parts is None:
+        return None
+    opened, closed, userspace = map(_pins, parts)
+    made = Driver(
+        version=wish.exact,
+        arch=arch,
+        source="debian",
+        date=indices.date,
+        open=opened,
+        proprietary=closed,
+        userspace=userspace,
+        required=wish.required,
+    )
+    if missing := [kind for kind in wish.required if kind not in made.kinds]:
+        raise UpstreamDataError(
+            f"the archive has no {missing[0]} module sources of it, which versions.toml requires",
+            hint="change required, or take another version",
+        )
+    return _valid(made, f"driver {wish.exact}")
+
+
+def _pins(packages: Iterable[Package]) -> tuple[File, ...]:
+    return tuple(sorted((p.pin() for p in packages), key=lambda file: (file.name, file.version, file.sha256)))
+
+
+def _valid(entry: Entry, what: str) -> Entry:
+    """``entry`` itself when every value of it is what the lock allows: names and paths reach Dockerfiles.
+
+    Raises UpstreamDataError with the place of the first that is not.
+    """
+    try:
+        msgspec.convert(msgspec.to_builtins(entry), type(entry))
+    except msgspec.ValidationError as error:
+        raise UpstreamDataError(
+            f"the index says something odd of {what}: {error}", hint="nothing of it is used"
+        ) from error
+    return entry
+
+
+def _dated(made: Entry, held: Entry | None) -> Entry:
+    """``made`` with the date of ``held`` where nothing else but staleness differs: dates enter what is built."""
+    if held is None:
+        return made
+    same: dict[str, Any] = {"date": held.date} | ({"stale": made.stale} if isinstance(made, Kernel | Driver) else {})
+    if msgspec.structs.replace(made, date=held.date) == msgspec.structs.replace(held, **same):
+        return msgspec.structs.replace(made, date=held.date)
+    return made
