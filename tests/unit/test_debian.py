@@ -90,8 +90,8 @@ def test_a_changed_index_is_refused_and_not_kept_once_the_archive_is_right_again
         path.write_bytes(evil)
     with pytest.raises(IntegrityError, match=r"main/binary-amd64/Packages\.xz has .* bytes and sha256 .*the signed"):
         read(archive, archive_server, fetcher)
-    for path in (by_hash(archive), archive.file(MAIN)):
-        path.write_bytes(right)
+    by_hash(archive).write_bytes(right)
+    archive.file(MAIN).unlink()
     assert "busybox" in read(archive, archive_server, fetcher).packages
 
 
@@ -166,6 +166,7 @@ def test_a_tampered_inrelease_is_refused_and_not_kept(
     path = archive.file("bookworm/InRelease")
     right = path.read_bytes()
     path.write_bytes(right.replace(b"Components: main", b"Components: mine"))
+    archive_server.stick_to_one_etag()
     with pytest.raises(IntegrityError, match="its signature is wrong"):
         read(archive, archive_server, fetcher)
     path.write_bytes(right)

@@ -44,6 +44,19 @@ def test_a_key_that_has_expired_is_refused(signing_key: Key) -> None:
         verify_inrelease(old.clearsign(TEXT), old.keyring, "here")
 
 
+def test_a_wrong_signature_is_refused_though_another_one_is_right(signing_key: Key, tmp_path: Path) -> None:
+    with Key() as other:
+        signed, wrong = signing_key.clearsign(TEXT), other.clearsign(TEXT.replace(b"bookworm", b"trixie"))
+        both = signing_key.signature(signed) + signing_key.signature(wrong)
+        keyring = tmp_path / "both.gpg"
+        keyring.write_bytes(signing_key.keyring.read_bytes() + other.keyring.read_bytes())
+        text = signed[: signed.index(b"-----BEGIN PGP SIGNATURE")]
+        again = text + signing_key.armoured(signing_key.signature(signed))
+        assert verify_inrelease(again, keyring, "here").strip() == TEXT.strip()
+        with pytest.raises(IntegrityError, match="its signature is wrong"):
+            verify_inrelease(text + signing_key.armoured(both), keyring, "here")
+
+
 @pytest.mark.parametrize("where", ["before", "after", "between"])
 def test_text_around_the_signature_is_refused(signing_key: Key, where: str) -> None:
     signed, extra = signing_key.clearsign(TEXT), b"Codename: evil\n"
