@@ -141,28 +141,36 @@ def numbers_of(text: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class VersionRange:
-    """A half-open range such as ``>=6.18.41, <6.19``, or a prefix such as ``570`` (all of 570.x).
+    """A half-open range such as ``>=6.18.41, <6.19``, a prefix such as ``570`` (all of 570.x), or several with ``|``.
 
-    Compared number by number, a shorter version padded with zeros.
+    ``>=6.1.76, <6.2 | >=6.6.15, <6.7 | >=6.7.3`` is what a change in stable kernels needs. Compared number by number, a
+    shorter version padded with zeros; ``6.19-rc3`` counts as 6.19, since an interface changes in the first candidate.
     """
 
     text: str
 
     def __post_init__(self) -> None:
-        for part in self.text.split(","):
+        for part in re.split("[,|]", self.text):
             if not _RANGE.fullmatch(part.strip()):
                 raise UpstreamDataError(
-                    f"'{self.text}' is not a version range", hint="it looks like '>=6.1.192, <6.2' or '535'"
+                    f"'{self.text}' is not a version range", hint="it looks like '>=6.1.192, <6.2 | >=6.6.9' or '535'"
                 )
 
     @cached_property
-    def _bounds(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        found = (_RANGE.fullmatch(part.strip()) for part in self.text.split(","))
-        return tuple((m[1] or "prefix", numbers_of(m[2])) for m in found if m)
+    def alternatives(self) -> tuple[tuple[tuple[str, tuple[int, ...]], ...], ...]:
+        """For each part between ``|`` its bounds: (operator or ``prefix``, numbers)."""
+        return tuple(
+            tuple(
+                (m[1] or "prefix", numbers_of(m[2]))
+                for bound in part.split(",")
+                if (m := _RANGE.fullmatch(bound.strip()))
+            )
+            for part in self.text.split("|")
+        )
 
     def __contains__(self, version: str) -> bool:
         value = numbers_of(version)
-        return all(_holds(operator, value, bound) for operator, bound in self._bounds)
+        return any(all(_holds(operator, value, bound) for operator, bound in part) for part in self.alternatives)
 
 
 def _holds(operator: str, value: tuple[int, ...], bound: tuple[int, ...]) -> bool:

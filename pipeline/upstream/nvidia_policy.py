@@ -1,0 +1,229 @@
+"""Which of NVIDIA's drivers to build: what ``versions.toml`` wishes, held against what the sources list.
+
+No version is guessed. A version that a person wrote (``hold``, ``exact``) is taken as written, and reported where no
+source lists it; all others are the newest that a source lists in a branch that is supported on the day of the run. What
+is newer than the policy, has ended, or has no known end is reported.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct, field
+
+from ..errors import UpstreamDataError
+from ..lock import KINDS, Arch, Kind
+from ..versions import DriverVersion
+from .nvidia_feeds import DataCentre, Hints
+from .nvidia_files import Redist
+
+SUPPORTED: Final = "newest of each supported branch"
+Source = Literal["data-centre", "redist", "debian", "unofficial"]
+"""``unofficial`` (the list, ``latest.txt``) is a hint: it makes reports, never a driver."""
+_Branch = Annotated[str, Meta(pattern="^[0-9]{2,3}$")]
+_Reason = Annotated[str, Meta(min_length=5)]
+_ARCHES: Final[tuple[Arch, ...]] = ("amd64", "arm64")
+
+
+class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Hold(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One exact version, and why not another."""
+
+    version: str
+    reason: _Reason
+    see: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            DriverVersion(self.version)
+        except UpstreamDataError as error:
+            raise ValueError(error.message) from error
+
+
+class Drivers(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The policy.
+
+    ``branches``: SUPPORTED (those of ``types`` whose end of life is known and to come), or branches by number; one of
+    them that has ended, or whose end is not known, needs an entry in ``reasons``. ``hold`` keeps a branch at a version.
+    ``exact``: further versions. ``kinds``: the kinds of module required of a branch, all that it has where nothing is
+    said. ``ends``: end-of-life days that a person knows, before those of the feeds. ``sources``: who is asked, best
+    first.
+    """
+
+    branches: Literal["newest of each supported branch"] | tuple[_Branch, ...] = SUPPORTED
+    types: tuple[str, ...] = ("production branch", "lts branch")
+    reasons: dict[_Branch, _Reason] = {}
+    hold: dict[_Branch, Hold] = {}
+    exact: tuple[Hold, ...] = ()
+    kinds: dict[_Branch, Annotated[tuple[Kind, ...], Meta(min_length=1)]] = {}
+    ends: dict[_Branch, datetime.date] = {}
+    arches: Annotated[tuple[Arch, ...], Meta(min_length=1)] = _ARCHES
+    sources: Annotated[tuple[Source, ...], Meta(min_length=1)] = ("data-centre", "redist", "debian")
+
+    def __post_init__(self) -> None:
+        if "unofficial" in self.sources:
+            raise ValueError("the unofficial list is a hint, not a source of drivers")
+        for branch, hold in self.hold.items():
+            if DriverVersion(hold.version).branch != branch:
+                raise ValueError(f"{hold.version} is held for branch {branch}, and is not of it")
+        versions = [hold.version for hold in (*self.hold.values(), *self.exact)]
+        if twice := [version for version in versions if versions.count(version) > 1]:
+            raise ValueError(f"driver {twice[0]} stands twice")
+
+
+class Listed(Struct, frozen=True, kw_only=True):
+    """One driver as one source lists it; ``type`` is the branch's where the source says."""
+
+    version: str
+    source: Source
+    arches: tuple[Arch, ...]
+    type: str = ""
+
+
+class Known(Struct, frozen=True, kw_only=True):
+    """What all sources together say; ``ends`` as in nvidia_feeds.EndOfLife."""
+
+    listed: tuple[Listed, ...]
+    ends: Mapping[str, datetime.date | bool] = field(default_factory=dict)
+
+
+class Chosen(Struct, frozen=True, kw_only=True):
+    """One driver to pin: ``sources`` of each architecture, best first; none where no source lists the version.
+
+    ``required`` is empty where the policy names no kinds for the branch.
+    """
+
+    version: str
+    sources: dict[Arch, tuple[Source, ...]]
+    required: tuple[Kind, ...]
+    reason: str
+
+
+class Selection(Struct, frozen=True, kw_only=True):
+    """Drivers in ascending order, and what a person should know, one line each."""
+
+    drivers: tuple[Chosen, ...]
+    reports: tuple[str, ...]
+
+
+def of_data_centre(feed: DataCentre) -> tuple[Listed, ...]:
+    """The data-centre feed's drivers."""
+    return tuple(
+        Listed(version=release.version, source="data-centre", arches=tuple(release.runfiles), type=branch.type)
+        for branch in feed.branches
+        for release in branch.releases
+    )
+
+
+def of_redist(redist: Redist) -> Listed:
+    """A redist manifest's driver."""
+    return Listed(version=redist.version, source="redist", arches=tuple(redist.archives))
+
+
+def of_hints(hints: Hints) -> tuple[Listed, ...]:
+    """The unofficial list's, betas left out."""
+    stable = ("official", "long-lived-branch-release")
+    return tuple(
+        Listed(version=hint.version, source="unofficial", arches=()) for hint in hints.hints if hint.maturity in stable
+    )
+
+
+def select(policy: Drivers, known: Known, today: datetime.date) -> Selection:
+    """The drivers that ``policy`` wishes of what is ``known``, as of ``today``."""
+    return _Selecting(policy, known, today).done()
+
+
+class _Selecting:
+    def __init__(self, policy: Drivers, known: Known, today: datetime.date) -> None:
+        self.policy = policy
+        self.today = today
+        self.listed: dict[str, list[Listed]] = {}
+        self.hinted: dict[str, list[str]] = {}
+        for entry in known.listed:
+            branch = DriverVersion(entry.version).branch
+            if entry.source in policy.sources:
+                self.listed.setdefault(branch, []).append(entry)
+            else:
+                self.hinted.setdefault(branch, []).append(entry.version)
+        self.ends: dict[str, datetime.date | bool] = {**known.ends, **policy.ends}
+        self.chosen: dict[str, Chosen] = {}
+        self.ended: list[str] = []
+        self.reports: list[str] = []
+
+    def done(self) -> Selection:
+        wished = None if self.policy.branches == SUPPORTED else self.policy.branches
+        candidates = set(self.listed) | set(self.policy.hold) | set(wished or ())
+        for branch in sorted(candidates, key=int):
+            self._branch(branch, wished)
+        if self.ended:
+            hint = "a reason in 'reasons' takes one all the same"
+            self.reports.append(f"support has ended, not taken: {', '.join(self.ended)}; {hint}")
+        for exact in self.policy.exact:
+            self._take(exact.version, exact.reason)
+        for branch in sorted(self.hinted, key=int):
+            self._hinted(branch)
+        drivers = sorted(self.chosen.values(), key=lambda chosen: DriverVersion(chosen.version))
+        return Selection(drivers=tuple(drivers), reports=tuple(self.reports))
+
+    def _branch(self, branch: str, wished: tuple[str, ...] | None) -> None:
+        newest = _newest(entry.version for entry in self.listed.get(branch, ()))
+        if hold := self.policy.hold.get(branch):
+            self._take(hold.version, hold.reason)
+            if newest and DriverVersion(hold.version) < DriverVersion(newest):
+                self.reports.append(f"{branch}: {newest} is out, held at {hold.version}: {hold.reason}")
+        elif newest is None:
+            self.reports.append(f"{branch}: in the policy, and no source lists a driver of it")
+        elif (against := self._against(branch, wished)) is None:
+            self._take(newest, self.policy.reasons.get(branch, "newest of its branch"))
+        elif against:
+            self.reports.append(f"{branch}: {newest} is out and not taken: {against}")
+
+    def _against(self, branch: str, wished: tuple[str, ...] | None) -> str | None:
+        """Why a branch is not taken: None where it is, "" where that needs no report."""
+        if wished is not None and branch not in wished:
+            return "newer than the policy" if all(int(branch) > int(wish) for wish in wished) else ""
+        if branch in self.policy.reasons:
+            return None
+        if wished is None:
+            types = {entry.type for entry in self.listed[branch] if entry.type}
+            if types and not types & set(self.policy.types):
+                return f"its type is '{', '.join(sorted(types))}'"
+        end = self.ends.get(branch)
+        if end is None:
+            return "no source says when its support ends; give the day in 'ends', or a reason in 'reasons'"
+        if end is True or (end is not False and end <= self.today):
+            self.ended.append(branch if end is True else f"{branch} ({end})")
+            return ""
+        return None
+
+    def _take(self, version: str, reason: str) -> None:
+        branch = DriverVersion(version).branch
+        entries = [entry for entry in self.listed.get(branch, ()) if entry.version == version]
+        sources: dict[Arch, tuple[Source, ...]] = {}
+        for arch in self.policy.arches:
+            having = {entry.source for entry in entries if arch in entry.arches}
+            if found := tuple(source for source in self.policy.sources if source in having):
+                sources[arch] = found
+            elif entries:
+                self.reports.append(f"{branch}: no source has {version} for {arch}")
+        if not entries:
+            self.reports.append(f"{branch}: {version} is wished, and no source lists it")
+        required = tuple(kind for kind in KINDS if kind in self.policy.kinds.get(branch, ()))
+        self.chosen[version] = Chosen(version=version, sources=sources, required=required, reason=reason)
+
+    def _hinted(self, branch: str) -> None:
+        hinted, listed = _newest(self.hinted[branch]), _newest(e.version for e in self.listed.get(branch, ()))
+        known = sorted(int(name) for name in self.listed)
+        if hinted is None or (listed is None and known and int(branch) < known[0]):
+            return  # branches older than all that are listed: 173, 304
+        if listed is None or DriverVersion(listed) < DriverVersion(hinted):
+            self.reports.append(f"{branch}: {hinted} is said to be out; no source of drivers lists it")
+
+
+def _newest(versions: Iterable[str]) -> str | None:
+    return max(versions, key=DriverVersion, default=None)
