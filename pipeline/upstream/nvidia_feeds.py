@@ -31,7 +31,7 @@ NVIDIA_ARCH: Final[dict[Arch, str]] = {"amd64": "x86_64", "arm64": "aarch64"}
 
 _REFUSED: Final = "the feed is refused as a whole; see whether its format has changed"
 _BRANCH: Final = re.compile(r"[0-9]{2,3}")
-_HINT_BRANCH: Final = re.compile(r"current|[0-9]{2,3}(\.[0-9]{2,3})?")
+_HINT_BRANCH: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _LATEST: Final = re.compile(r"(\S{1,40})[ \t]+\1/NVIDIA-Linux-([a-z0-9_]{1,20})-\1\.run\n*")
 _LINUX: Final = re.compile(r"r([0-9]{2,3})(-linux)?")
 _Day = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
@@ -62,7 +62,7 @@ class DataCentre(Struct, frozen=True, kw_only=True):
 
 
 class Hint(Struct, frozen=True, kw_only=True):
-    """One line of the unofficial list: ``branch`` may be ``current`` or ``173.14``."""
+    """One line of the unofficial list: ``branch`` may be ``current``, ``173.14`` or ``opengl4.4``."""
 
     branch: str
     maturity: str
