@@ -94,10 +94,8 @@ def test_an_ended_branch_that_is_named_without_a_reason_is_not() -> None:
 def test_a_branch_without_a_known_end_is_reported_and_never_guessed() -> None:
     found = chosen({}, *LTS, listed("600.10.01"))
     assert versions(found) == ["580.178.04"]
-    assert found.reports == (
-        "600: 600.10.01 is out and not taken: no source says when its support ends; "
-        + "give the day in 'ends', or a reason in 'reasons'",
-    )
+    reason = "no source says when its support ends; give the day in 'ends', or a reason in 'reasons'"
+    assert found.reports == (f"600: 600.10.01 is out and not taken: {reason}",)
 
 
 def test_a_persons_day_goes_before_the_feeds() -> None:
