@@ -31,9 +31,7 @@ DOIT_CONFIG = {
 @or_exit
 def task_image() -> Iterator[dict[str, Any]]:
     """one pair: render, build, prove, push"""
-    yield {"basename": "image", "name": None, "doc": "every pair that the lock pins"}
-    for task in tasks.images(here()):
-        yield {"basename": "image", **task}
+    yield from tasks.images(here())
 
 
 @or_exit

@@ -37,13 +37,13 @@ def complain(error: PipelineError) -> int:
     return error.exit_status
 
 
-def or_exit(creator: Callable[[], Iterator[dict[str, Any]]]) -> Callable[[], list[dict[str, Any]]]:
+def or_exit(creator: Callable[[], Iterator[dict[str, Any]]]) -> Callable[[], Iterator[dict[str, Any]]]:
     """A task creator that ends the program with one line, not a traceback, where a file of the project is bad."""
 
     @functools.wraps(creator)
-    def create() -> list[dict[str, Any]]:
+    def create() -> Iterator[dict[str, Any]]:
         try:
-            return list(creator())
+            yield from creator()
         except PipelineError as error:
             raise SystemExit(complain(error)) from None
 
