@@ -113,9 +113,7 @@ def main(root: Path, environ: Mapping[str, str]) -> str:
     wished = settings(root / "versions.toml")
     named = {"DOCKER_HOST": environ.get("DOCKER_HOST", ""), "versions.toml": wished.get("docker_host", "")}
     engine, origin, problem = find_engine(named, private_engine(root / "build/engine.env"))
-    local = _LOCAL_REGISTRY.fullmatch(
-        "" if environ.get("DRIVER_REGISTRY") else wished.get("registry", "localhost:5000")
-    )
+    local = _LOCAL_REGISTRY.fullmatch("" if environ.get("DRIVER_REGISTRY") else wished.get("registry", "localhost:5000"))
     port = local[1] if local else ""
     found = {
         "engine": engine,

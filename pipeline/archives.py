@@ -22,9 +22,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*")
 class Archives:
     """Where archives lie for this run."""
 
-    def __init__(
-        self, wanted: Wanted, environ: Mapping[str, str] = os.environ, apt_root: Path = Path("/etc/apt")
-    ) -> None:
+    def __init__(self, wanted: Wanted, environ: Mapping[str, str] = os.environ, apt_root: Path = Path("/etc/apt")) -> None:
         self._wanted, self._environ, self._apt = wanted, environ, apt_root
 
     def bases(self, name: str) -> tuple[str, ...]:
@@ -46,9 +44,7 @@ class Archives:
         for item in self._environ.get("DRIVER_ARCHIVES", "").split():
             name, equals, base = item.partition("=")
             if not equals or not _NAME.fullmatch(name):
-                raise UsageError(
-                    f"DRIVER_ARCHIVES holds '{item}'", hint="it is a list of name=address, divided by spaces"
-                )
+                raise UsageError(f"DRIVER_ARCHIVES holds '{item}'", hint="it is a list of name=address, divided by spaces")
             told[name] = (*told.get(name, ()), base)
         return told
 

@@ -153,7 +153,7 @@ class Store:
 
 def _write(entries: Iterable[tuple[tarfile.TarInfo, IO[bytes] | None]], out: IO[bytes], epoch: int) -> Layer:
     sink = _LayerWriter(out)
-    with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_CHUNK) as tar:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_CHUNK) as tar:
         for info, data in entries:
             clean = tarfile.TarInfo(info.name)
             clean.type, clean.mode, clean.linkname = info.type, info.mode & 0o7777, info.linkname

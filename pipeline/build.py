@@ -20,8 +20,8 @@ from . import boot, contexts, debs, proof
 from .assemble import MANIFEST_TYPE, Image, Layer, assemble, exported, merged, tree
 from .errors import PairFailed
 from .index import Bytes, Entry, Missing, Seconds, entry_of
-from .lock import Kind
 from .parts import Workshop
+from .pinned import Kind
 from .plan import Pair
 from .render import build_order
 
@@ -178,7 +178,9 @@ def prove(pair: Pair, kinds: list[Kind], layers: Mapping[str, Layer], shop: Work
             raise PairFailed("cannot be proved: no kernel image to boot; pin one beside the headers")
         image = root / "kernel"
         for file in kernel.image:
-            debs.unpack(shop.inputs.path(file), image, lambda name: name.startswith(("boot/vmlinuz", "lib/modules", "usr/lib/modules")))
+            debs.unpack(
+                shop.inputs.path(file), image, lambda name: name.startswith(("boot/vmlinuz", "lib/modules", "usr/lib/modules"))
+            )
         booted = boot.boot(
             _vmlinuz(image, kernel.kernel),
             {kind: place / "nvidia.ko" for kind, place in directories.items()},
@@ -195,6 +197,10 @@ def unpack_layer(shop: Workshop, layer: Layer, destination: Path) -> None:
     destination.mkdir(parents=True, exist_ok=True)
     with shop.store.open(shop.local(layer)) as tar:
         tar.extractall(destination, filter="tar")  # our own layer, made of checked entries
+
+
+def _of_kernel_image(name: str) -> bool:
+    return name.startswith(("boot/vmlinuz", "lib/modules", "usr/lib/modules"))
 
 
 def _symvers_or_config(name: str) -> bool:

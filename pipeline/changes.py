@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from .lock import Driver, Kernel, Lock
+from .pinned import Driver, Kernel, Lock
 
 _SHOWN: Final = 4
 

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from .errors import BadFileError, PipelineError
-from .lock import KINDS, Kind, Os, Sha256
+from .pinned import KINDS, Kind, Os, Sha256
 from .versions import VersionRange
 
 COMPAT_FILE: Final = Path("compat.toml")

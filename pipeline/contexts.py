@@ -17,7 +17,7 @@ from typing import Final
 from . import debs
 from .errors import DiskError
 from .inputs import Inputs
-from .lock import Toolchain
+from .pinned import Toolchain
 from .render import ProgramFile, Rendered
 
 DOCKER: Final = Path("build/docker")

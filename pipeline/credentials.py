@@ -112,9 +112,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     return document
 
 
-def _in_file(
-    path: Path, document: dict[str, Any], host: str, repository: str, environ: Mapping[str, str]
-) -> Credentials | None:
+def _in_file(path: Path, document: dict[str, Any], host: str, repository: str, environ: Mapping[str, str]) -> Credentials | None:
     names = _names(host, repository)
     helpers = _table(path, document, "credHelpers")
     helper = next((helpers[name] for name in names if name in helpers), None) or document.get("credsStore")

@@ -150,9 +150,7 @@ class Fetcher:
 
     # One attempt each: raises _AgainError for what another attempt may mend.
 
-    def _get_once(
-        self, url: str, source: str, headers: Mapping[str, str], kept: tuple[Entry, bytes] | None, limit: int
-    ) -> bytes:
+    def _get_once(self, url: str, source: str, headers: Mapping[str, str], kept: tuple[Entry, bytes] | None, limit: int) -> bytes:
         with self._open("GET", url, headers) as response:
             if response.status_code == 304 and kept and headers.keys() & {"If-None-Match", "If-Modified-Since"}:
                 body = kept[1]

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct, field
 
 from .errors import UpstreamDataError
-from .lock import OsRelease, Pending
+from .pinned import OsRelease, Pending
 from .plan import Pair
 
 INDEX_FILE: Final = Path("build/index.json")

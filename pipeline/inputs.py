@@ -16,7 +16,7 @@ from pathlib import Path
 from .errors import BadFileError, DiskError, NetworkError, NotFoundError
 from .fetch import Fetcher
 from .httpcache import DISK_HINT
-from .lock import File
+from .pinned import File
 
 _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
 """Another device, a file system without hard links, too many of them: a copy does as well."""

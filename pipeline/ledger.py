@@ -121,7 +121,10 @@ class Ledger:
             held = next((e for e in (self._noted(pair), known) if e and _fits(e, pair, wanted)), None)
             entry = held or self._from_registry(pair)
             return msgspec.structs.replace(
-                entry, stale=stale, releases=indexes.releases_of(pair.kernel.releases), wanted=True,
+                entry,
+                stale=stale,
+                releases=indexes.releases_of(pair.kernel.releases),
+                wanted=True,
                 tags=pair.tags if wanted == "built" else (),
             )
         if known and known.outcome == "built" and f"r-{known.recipe.removeprefix('sha256:')[:16]}" in self.tags:

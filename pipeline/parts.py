@@ -21,7 +21,7 @@ from .assemble import MANIFEST_TYPE, Image, Layer, Store, assemble, exported
 from .engine import LABEL, Engine
 from .errors import PairFailed, RegistryError
 from .inputs import Inputs
-from .lock import Driver, Toolchain
+from .pinned import Driver, Toolchain
 from .progress import Progress
 from .registry import Registry
 from .render import Rendered, Renderer
@@ -244,5 +244,3 @@ def first_error(lines: Sequence[str]) -> str:
                 return line.strip()
     own = [line.strip() for line in lines if line.strip() and not line.startswith(_DOCKERS)]
     return own[-1] if own else ""
-
-

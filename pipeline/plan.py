@@ -9,7 +9,8 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 
 from .errors import UsageError
-from .lock import Driver, Kernel, Kind, Lock, qualified_tags
+from .lock import qualified_tags
+from .pinned import Driver, Kernel, Kind, Lock
 from .render import Rendered, Renderer, recommended, required_kinds
 from .versions import DriverVersion, tag_text
 from .wanted import Exclusion, Wanted, kinds_of

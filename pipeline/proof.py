@@ -19,9 +19,7 @@ from .elf import Export, Module, fwversion, read_module
 from .errors import PairFailed
 from .versions import DriverVersion, KernelRelease
 
-GPL_COMPATIBLE: Final = frozenset(
-    ("GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL")
-)
+GPL_COMPATIBLE: Final = frozenset(("GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL"))
 """Linux ``include/linux/license.h``, license_is_gpl_compatible()."""
 _GPL_TYPES: Final = frozenset(("EXPORT_SYMBOL_GPL", "EXPORT_UNUSED_SYMBOL_GPL"))
 _TAINT_INHERITED: Final = (5, 9, 0)

@@ -217,9 +217,7 @@ class RegistryHttp:
             if "CERTIFICATE" in why.upper():
                 raise self.login.error(why, "name the CA bundle that vouches for it in REQUESTS_CA_BUNDLE") from error
             if "WRONG_VERSION" in why.upper() or "RECORD_LAYER" in why.upper():
-                raise self.login.error(
-                    f"{call.what}: it does not speak TLS", "DRIVER_INSECURE=1 allows plain http"
-                ) from error
+                raise self.login.error(f"{call.what}: it does not speak TLS", "DRIVER_INSECURE=1 allows plain http") from error
             raise AgainError(why, NETWORK_HINT) from error
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
             raise AgainError(f"{call.what}: {cause(error)}", NETWORK_HINT) from error

@@ -94,9 +94,7 @@ class Login:
 
     def _fetch(self, what: str, wanted: Challenge, scopes: tuple[str, ...]) -> str:
         self._tokens.pop(scopes, None)
-        body = self._get(
-            f"token for {what}", self._token_url(what, wanted, scopes), self._known.basic if self._known else ""
-        )
+        body = self._get(f"token for {what}", self._token_url(what, wanted, scopes), self._known.basic if self._known else "")
         try:
             document = json.loads(body)
             token = document.get("token") or document["access_token"]

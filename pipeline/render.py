@@ -17,7 +17,7 @@ from typing import Any, Final
 import jinja2
 
 from .errors import BadFileError
-from .lock import Base, Driver, File, Kernel, Kind, Lock, Toolchain
+from .pinned import Base, Driver, File, Kernel, Kind, Lock, Toolchain
 from .versions import DriverVersion
 from .wanted import Wanted, kinds_of
 
@@ -30,14 +30,15 @@ OPEN_FROM: Final = 560
 """From this branch on NVIDIA recommends the open kernel modules (design.md, "The image")."""
 MODULES: Final = ("nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-drm", "nvidia-peermem")
 """What every driver from branch 470 on is made of."""
-APPLETS: Final = (
-    "[ ash awk basename cat chmod chown chroot clear cmp cp cut date dd df diff dirname dmesg du echo egrep env expr "
-    "false fgrep find flock free getopt grep gunzip gzip head hostname id kill killall ln logger ls md5sum mkdir "
-    "mkfifo mknod mktemp more mount mountpoint mv nl nproc nsenter od paste pgrep pidof pivot_root pkill poweroff "
-    "printenv printf ps pwd readlink realpath reboot renice rev rm rmdir sed seq setsid sh sha256sum sleep sort split "
-    "stat stty sync sysctl tac tail tar tee test timeout touch tr true tty umount uname uniq unlink unshare uptime vi "
-    "wc wget which whoami xargs yes zcat"
-).split()
+_APPLETS: Final = """
+[ ash awk basename cat chmod chown chroot clear cmp cp cut date dd df diff dirname dmesg du echo egrep env expr
+false fgrep find flock free getopt grep gunzip gzip head hostname id kill killall ln logger ls md5sum mkdir
+mkfifo mknod mktemp more mount mountpoint mv nl nproc nsenter od paste pgrep pidof pivot_root pkill poweroff
+printenv printf ps pwd readlink realpath reboot renice rev rm rmdir sed seq setsid sh sha256sum sleep sort split
+stat stty sync sysctl tac tail tar tee test timeout touch tr true tty umount uname uniq unlink unshare uptime vi
+wc wget which whoami xargs yes zcat
+"""
+APPLETS: Final = tuple(_APPLETS.split())
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def images(space: Workspace) -> Iterator[Task]:
             "name": pair.id,
             "doc": note,
             "actions": [_guarded(space, lambda pair=pair: make(pair, space))],  # type: ignore[misc]
-            "uptodate": [lambda pair=pair: space.ledger.done(pair)],  # type: ignore[misc]
+            "uptodate": [lambda pair=pair: space.ledger.done(pair)],
         }
 
 

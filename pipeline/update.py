@@ -15,7 +15,8 @@ from .archives import Archives
 from .changes import describe
 from .errors import BadFileError, PipelineError, UsageError
 from .fetch import Fetcher
-from .lock import Kernel, Lock, dump, parse
+from .lock import dump, parse
+from .pinned import Kernel, Lock
 from .update_debian import debian_lock, matches, read_debian
 from .wanted import Wanted
 
@@ -74,9 +75,7 @@ def _wished(wanted: Wanted, lock: Lock) -> Lock:
         kernels=kernels,
         drivers=tuple(d for d in lock.drivers if d.version in wishes and d.arch in arches),
         bases=tuple(b for b in lock.bases if b.arch in arches),
-        toolchains=tuple(
-            t for t in lock.toolchains if (t.name, t.arch) in used or (t.name == own and t.arch in arches)
-        ),
+        toolchains=tuple(t for t in lock.toolchains if (t.name, t.arch) in used or (t.name == own and t.arch in arches)),
     )
 
 

@@ -16,7 +16,7 @@ import msgspec
 from .archives import Archives
 from .errors import PipelineError, UpstreamDataError, UsageError
 from .fetch import Fetcher
-from .lock import Arch, Base, Driver, File, Kernel, Lock, OsRelease, Toolchain
+from .pinned import Arch, Base, Driver, File, Kernel, Lock, OsRelease, Toolchain
 from .upstream import debian, debian_drivers
 from .upstream.apt import Solver
 from .upstream.debian import Indices, Package
@@ -103,9 +103,7 @@ def matches(kernel: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(kernel, pattern) for pattern in patterns)
 
 
-def _kernels(
-    wanted: Wanted, wishes: Debian, arch: Arch, old: Lock, indices: Indices, problems: list[str]
-) -> list[Kernel]:
+def _kernels(wanted: Wanted, wishes: Debian, arch: Arch, old: Lock, indices: Indices, problems: list[str]) -> list[Kernel]:
     before = {k.kernel: k for k in old.kernels if (k.os, k.arch) == ("debian", arch)}
     found: dict[str, Kernel] = {}
     for name in debian_drivers.kernels(indices):
@@ -164,8 +162,7 @@ def _drivers(wanted: Wanted, arch: Arch, old: Lock, indices: Indices, problems: 
             found.append(msgspec.structs.replace(held, stale=True))
         else:
             problems.append(
-                f"driver {wish.exact}/{arch}: no suite of [debian] holds it: add its suite, or take it out of "
-                "versions.toml"
+                f"driver {wish.exact}/{arch}: no suite of [debian] holds it: add its suite, or take it out of versions.toml"
             )
     return found
 
@@ -205,9 +202,7 @@ def _valid(entry: Entry, what: str) -> Entry:
     try:
         msgspec.convert(msgspec.to_builtins(entry), type(entry))
     except msgspec.ValidationError as error:
-        raise UpstreamDataError(
-            f"the index says something odd of {what}: {error}", hint="nothing of it is used"
-        ) from error
+        raise UpstreamDataError(f"the index says something odd of {what}: {error}", hint="nothing of it is used") from error
     return entry
 
 

@@ -49,9 +49,7 @@ class DriverVersion:
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not _DRIVER.fullmatch(self.text) or not self.text.isascii():
-            raise UpstreamDataError(
-                f"'{self.text}' is not an NVIDIA driver version", hint="it looks like 535.261.03 or 595.84"
-            )
+            raise UpstreamDataError(f"'{self.text}' is not an NVIDIA driver version", hint="it looks like 535.261.03 or 595.84")
 
     @property
     def branch(self) -> str:
@@ -160,11 +158,7 @@ class VersionRange:
     def alternatives(self) -> tuple[tuple[tuple[str, tuple[int, ...]], ...], ...]:
         """For each part between ``|`` its bounds: (operator or ``prefix``, numbers)."""
         return tuple(
-            tuple(
-                (m[1] or "prefix", numbers_of(m[2]))
-                for bound in part.split(",")
-                if (m := _RANGE.fullmatch(bound.strip()))
-            )
+            tuple((m[1] or "prefix", numbers_of(m[2])) for bound in part.split(",") if (m := _RANGE.fullmatch(bound.strip())))
             for part in self.text.split("|")
         )
 

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from .errors import BadFileError, PipelineError, UsageError
-from .lock import Arch, Driver, Kernel, Kind, Name, Os
+from .pinned import Arch, Driver, Kernel, Kind, Name, Os
 from .versions import DriverVersion, VersionRange
 
 WANTED_FILE: Final = Path("versions.toml")

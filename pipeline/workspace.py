@@ -16,11 +16,14 @@ from .errors import DiskError, PipelineError
 from .fetch import Fetcher
 from .inputs import Inputs
 from .ledger import Ledger
+from .mirrors import Mirrors
 from .parts import Workshop
+from .pinned import Lock
 from .plan import Plan
 from .progress import Progress
 from .registry import Registry
 from .render import Renderer
+from .wanted import Settings, Wanted
 
 
 class Busy(PipelineError):
@@ -36,17 +39,17 @@ class Workspace:
         self.retry_failed = False
 
     @cached_property
-    def wanted(self) -> wanted.Wanted:
+    def wanted(self) -> Wanted:
         """``versions.toml``."""
         return wanted.load(self.root / wanted.WANTED_FILE)
 
     @cached_property
-    def lock(self) -> lock.Lock:
+    def lock(self) -> Lock:
         """``versions.lock``."""
         return lock.load(self.root / lock.LOCK_FILE)
 
     @cached_property
-    def settings(self) -> wanted.Settings:
+    def settings(self) -> Settings:
         """Settings with the environment on top."""
         return wanted.settings(self.wanted, self.environ)
 
@@ -62,7 +65,7 @@ class Workspace:
         return Plan(self.wanted, self.lock, self.renderer)
 
     @cached_property
-    def mirrors(self) -> mirrors.Mirrors:
+    def mirrors(self) -> Mirrors:
         """DRIVER_MIRRORS."""
         return mirrors.load(self.settings.mirrors)
 

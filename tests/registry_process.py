@@ -40,9 +40,7 @@ def running_registry(root: Path, *, port: int = 0, delete: bool = True, htpasswd
     config, log = root / "config.yml", root / "registry.log"
     config.write_text("\n".join(lines) + "\n")
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            [REGISTRY, "serve", str(config)], stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
+        process = subprocess.Popen([REGISTRY, "serve", str(config)], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         _wait(address, process, log)
         yield address

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from pipeline import lock, wanted
-from pipeline.lock import Base, Driver, File, Kernel, Lock, OsRelease, Toolchain
+from pipeline.pinned import Base, Driver, File, Kernel, Lock, OsRelease, Toolchain
 from pipeline.plan import Plan
 from pipeline.render import Renderer
 

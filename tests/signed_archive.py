@@ -79,9 +79,7 @@ class Key:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
 
@@ -95,9 +93,7 @@ class SignedArchive:
     by_hash: bool = True
     packages: dict[tuple[str, str], list[dict[str, str]]] = field(default_factory=dict)
 
-    def add(
-        self, suite: str, component: str, name: str, version: str, depends: str = "", **fields: str
-    ) -> dict[str, str]:
+    def add(self, suite: str, component: str, name: str, version: str, depends: str = "", **fields: str) -> dict[str, str]:
         """One package, with a file in the pool; its stanza, which may still be changed."""
         arch = fields.pop("Architecture", "amd64")
         path = f"pool/{component}/{name[0]}/{name}/{name}_{version.partition(':')[2] or version}_{arch}.deb"
@@ -232,9 +228,7 @@ class Served:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
 

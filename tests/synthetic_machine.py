@@ -80,9 +80,7 @@ class Machine:
             "proc/devices",
             "Character devices:\n195 nvidia\n238 nvidia-uvm\n241 nvidia-caps\n\nBlock devices:\n241 virtblk",
         )
-        self.write(
-            "proc/driver/nvidia/params", "ModifyDeviceFiles: 1\nDeviceFileUID: 0\nDeviceFileGID: 0\nDeviceFileMode: 438"
-        )
+        self.write("proc/driver/nvidia/params", "ModifyDeviceFiles: 1\nDeviceFileUID: 0\nDeviceFileGID: 0\nDeviceFileMode: 438")
         self.write("sys/module/firmware_class/parameters/path", "")
         self.write("sys/kernel/security/lockdown", "[none] integrity confidentiality")
         self.pci("0000:00:00.0", "0x8086", "0x0d57", "0x060000")
@@ -151,9 +149,7 @@ class Machine:
     def load_by_hand(self, *modules: str, driver: str = DRIVER) -> None:
         """As if somebody had loaded them before."""
         for module in modules:
-            file = self.write(
-                f"tmp/{module}.ko", f"version: {driver}\ndepends: {'' if module == 'nvidia' else 'nvidia'}"
-            )
+            file = self.write(f"tmp/{module}.ko", f"version: {driver}\ndepends: {'' if module == 'nvidia' else 'nvidia'}")
             subprocess.run([self.bin / "insmod", file], env=self.env(), check=True)
         self.log.unlink()
 

@@ -73,9 +73,7 @@ Debug::NoLocking "true"; Acquire::Languages "none"; APT::Get::AllowUnauthenticat
         for name, version in _INSTALL.findall(text):
             package = self._indices.exact(name.partition(":")[0], version)
             if package is None:
-                raise UpstreamDataError(
-                    f"apt chose {name} {version}, which no signed index lists", hint="try again later"
-                )
+                raise UpstreamDataError(f"apt chose {name} {version}, which no signed index lists", hint="try again later")
             found.append(package)
         if not found:
             raise UpstreamDataError("apt chose no package at all", hint=f"check the names: {' '.join(names)}")
@@ -84,9 +82,7 @@ Debug::NoLocking "true"; Acquire::Languages "none"; APT::Get::AllowUnauthenticat
     def _run(self, *words: str) -> str:
         done = subprocess.run(["apt-get", *words], env=self._environ, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            said = next(
-                (line for line in done.stderr.splitlines() if line.startswith("E:")), done.stderr.strip()[-200:]
-            )
+            said = next((line for line in done.stderr.splitlines() if line.startswith("E:")), done.stderr.strip()[-200:])
             raise UpstreamDataError(
                 f"apt-get {words[0]} failed: {said}", hint="check the package names in [debian] of versions.toml"
             )

@@ -58,9 +58,7 @@ def discover(get: Get, policy: ContainerLinux, known: Mapping[ReleaseKey, str]) 
         key = ("container-linux", "stable", release.version, "amd64")
         kernel = policy.kernels.get(release.version) or known.get(key)
         if kernel and not kernel.startswith(f"{release.kernel_version}-coreos"):
-            skips.add(
-                f"versions.toml says another kernel than {release.kernel_version}-coreos", f"{release.version} {kernel}"
-            )
+            skips.add(f"versions.toml says another kernel than {release.kernel_version}-coreos", f"{release.version} {kernel}")
             kernel = None
         last = release is feed.releases[-1]
         findings.add(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import IntegrityError, NotFoundError, PipelineError, UpstreamDataError
-from ..lock import File
+from ..pinned import File
 from .debian_release import Release, parse_release, verify_inrelease
 from .dpkg_version import DpkgVersion
 
@@ -141,9 +141,7 @@ def read_suite(
     try:
         release = parse_release(verify_inrelease(get(where, False), keyring, where), where)
         if suite not in (release.suite, release.codename):  # signed, but not what was asked for: another suite's file
-            raise IntegrityError(
-                f"{where} is the index of {release.codename} ({release.suite})", hint="nothing of it is used"
-            )
+            raise IntegrityError(f"{where} is the index of {release.codename} ({release.suite})", hint="nothing of it is used")
     except (IntegrityError, UpstreamDataError):
         forget(where)
         raise

@@ -54,9 +54,7 @@ def kernel_packages(indices: Indices, kernel: str) -> tuple[list[Package], list[
     images = {p.version for p in indices.packages.get(f"linux-image-{kernel}", ())}
     headers = indices.newest(f"linux-headers-{kernel}", lambda package: package.version in images)
     if headers is None:
-        raise UpstreamDataError(
-            f"headers and image of {kernel} are not both listed in one version", hint="try again later"
-        )
+        raise UpstreamDataError(f"headers and image of {kernel} are not both listed in one version", hint="try again later")
     image = indices.exact(f"linux-image-{kernel}", headers.version)
     assert image is not None
     parts = _needed(indices, headers, lambda name: name.startswith(_KBUILD) or _COMMON.fullmatch(name) is not None)

@@ -14,7 +14,7 @@ from typing import Annotated, Final, TypeVar
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from ..errors import UpstreamDataError
-from ..lock import Arch
+from ..pinned import Arch
 from ..versions import numbers_of
 from .fedora_kernel import RPM_ARCH, checked
 from .records import Skips
@@ -112,17 +112,18 @@ class _CommitMeta(Struct):
     linux: str | UnsetType = field(name="ostree.linux", default=UNSET)
     basearch: str | UnsetType = field(name="coreos-assembler.basearch", default=UNSET)
     version: str | UnsetType = UNSET
-    pkglist: list[tuple[str, str | int | None, str, str, str]] | UnsetType = field(
-        name="rpmostree.rpmdb.pkglist", default=UNSET
-    )
+    pkglist: list[tuple[str, str | int | None, str, str, str]] | UnsetType = field(name="rpmostree.rpmdb.pkglist", default=UNSET)
 
 
 _StreamDocument = TypeVar("_StreamDocument", _Stream, _Updates, _Index)
 
 
 class Updates(Struct, frozen=True, kw_only=True):
-    """``rollouts``: versions being rolled out, as a rule two: the finished one and the new one. ``barriers`` and
-    ``deadends``: version to the URL of the reason."""
+    """What happens on a stream.
+
+    ``rollouts``: versions being rolled out, as a rule two: the finished one and the new one. ``barriers`` and
+    ``deadends``: version to the URL of the reason.
+    """
 
     rollouts: tuple[str, ...]
     barriers: dict[str, str]
@@ -211,9 +212,7 @@ def parse_commitmeta(data: bytes, url: str, version: str, arch: Arch) -> str | N
     meta = decode(data, _CommitMeta, url)
     for what, found, expected in (("release", meta.version, version), ("basearch", meta.basearch, RPM_ARCH[arch])):
         if found is not UNSET and found != expected:
-            raise UpstreamDataError(
-                f"{url}: it is for {what} {found}, not {expected}", hint="the server mixes builds up"
-            )
+            raise UpstreamDataError(f"{url}: it is for {what} {found}, not {expected}", hint="the server mixes builds up")
     named: set[str] = set()
     if meta.pkglist is not UNSET:
         named = {f"{v}-{r}.{a}" for name, _, v, r, a in meta.pkglist if name == "kernel"}
@@ -245,7 +244,7 @@ def _version(text: str, url: str) -> str:
     """FEDORA.DATE.STREAM.REVISION; releases of 2019 lacked the stream digit."""
     if match := _VERSION.fullmatch(text):
         try:
-            datetime.datetime.strptime(match[1], "%Y%m%d")
+            datetime.datetime.strptime(match[1], "%Y%m%d").replace(tzinfo=datetime.UTC)
         except ValueError:
             pass
         else:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from ..errors import NetworkError, NotFoundError, UpstreamDataError
-from ..lock import Arch
+from ..pinned import Arch
 from .fcos_metadata import (
     OCI_REPOSITORY,
     Index,
@@ -153,9 +153,7 @@ def _kernel(
     return found, None, url
 
 
-def _report(
-    findings: Findings, stream: str, current: Mapping[Arch, str], updates: Updates, index: Index | None
-) -> None:
+def _report(findings: Findings, stream: str, current: Mapping[Arch, str], updates: Updates, index: Index | None) -> None:
     """Name what would otherwise be left out in silence."""
     for version in sorted(set(current.values()) & set(updates.deadends)):
         findings.warn(f"{stream_url(stream)}: the current release {version} is a deadend: {updates.deadends[version]}")

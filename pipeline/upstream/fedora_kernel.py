@@ -9,7 +9,7 @@ from urllib.parse import quote
 from msgspec import Struct
 
 from ..errors import UpstreamDataError
-from ..lock import Arch
+from ..pinned import Arch
 from .records import checked_kernel
 from .strict_json import decode
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from ..errors import NetworkError, NotFoundError, UpstreamDataError
-from ..lock import Arch
+from ..pinned import Arch
 from ..versions import numbers_of
 from . import release_feed, version_txt
 from .policy import ENDED, Flatcar

@@ -15,7 +15,7 @@ from typing import Annotated, Final, TypeVar
 from msgspec import Meta, Struct, field
 
 from ..errors import UpstreamDataError
-from ..lock import Arch
+from ..pinned import Arch
 from ..versions import DriverVersion
 from . import strict_json
 from .records import Skips
@@ -170,9 +170,7 @@ def _release(entry: _Release, branch: str, url: str, skips: Skips) -> DriverRele
     for arch, name in NVIDIA_ARCH.items():
         if (address := entry.runfile_url.get(name)) is None:
             continue
-        if re.fullmatch(
-            rf"https://[a-z0-9.-]+\.nvidia\.com/[!-~]*/NVIDIA-Linux-{name}-{re.escape(text)}\.run", address
-        ):
+        if re.fullmatch(rf"https://[a-z0-9.-]+\.nvidia\.com/[!-~]*/NVIDIA-Linux-{name}-{re.escape(text)}\.run", address):
             runfiles[arch] = address
         else:
             skips.add("not NVIDIA's address of that version's run file", address)

@@ -13,7 +13,7 @@ from typing import Annotated, BinaryIO, Final
 from msgspec import Meta, Struct, field
 
 from ..errors import IntegrityError, UpstreamDataError
-from ..lock import Arch, Sha256
+from ..pinned import Arch, Sha256
 from ..versions import DriverVersion
 from . import strict_json
 from .nvidia_feeds import NVIDIA_ARCH, version
@@ -124,9 +124,7 @@ def parse_redist(data: bytes, url: str) -> Redist:
         if tarball is None:
             continue
         if tarball.relative_path != redist_path(driver, arch):
-            raise UpstreamDataError(
-                f"{url}: '{tarball.relative_path}' is not where {driver} for {arch} lies", hint=_HINT
-            )
+            raise UpstreamDataError(f"{url}: '{tarball.relative_path}' is not where {driver} for {arch} lies", hint=_HINT)
         address = f"{url.rpartition('/')[0]}/{tarball.relative_path}"
         archives[arch] = Archive(url=address, sha256=tarball.sha256, size=int(tarball.size))
     if not archives:

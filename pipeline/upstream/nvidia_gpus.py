@@ -86,9 +86,7 @@ def parse(data: bytes, url: str) -> Gpus:
                 )
             )
     if not found:
-        raise UpstreamDataError(
-            f"{url}: no GPU in it", hint="it comes out of a driver's archive; see whether it is one"
-        )
+        raise UpstreamDataError(f"{url}: no GPU in it", hint="it comes out of a driver's archive; see whether it is one")
     return Gpus(chips=tuple(sorted(found)), warnings=skips.warnings(url))
 
 

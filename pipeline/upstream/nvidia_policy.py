@@ -14,7 +14,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct, field
 
 from ..errors import UpstreamDataError
-from ..lock import KINDS, Arch, Kind
+from ..pinned import KINDS, Arch, Kind
 from ..versions import DriverVersion
 from .nvidia_feeds import DataCentre, Hints
 from .nvidia_files import Redist
@@ -128,9 +128,7 @@ def of_redist(redist: Redist) -> Listed:
 def of_hints(hints: Hints) -> tuple[Listed, ...]:
     """The unofficial list's, betas left out."""
     stable = ("official", "long-lived-branch-release")
-    return tuple(
-        Listed(version=hint.version, source="unofficial", arches=()) for hint in hints.hints if hint.maturity in stable
-    )
+    return tuple(Listed(version=hint.version, source="unofficial", arches=()) for hint in hints.hints if hint.maturity in stable)
 
 
 def select(policy: Drivers, known: Known, today: datetime.date) -> Selection:

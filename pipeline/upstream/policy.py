@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct
 
 from ..errors import UpstreamDataError
-from ..lock import Arch
+from ..pinned import Arch
 from ..versions import KernelRelease
 
 FlatcarChannel = Annotated[str, Meta(pattern="^(stable|beta|alpha|edge|lts(-20[0-9]{2})?)$")]

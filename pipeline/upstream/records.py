@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeVar
 from msgspec import Struct
 
 from ..errors import NetworkError, PipelineError, UpstreamDataError, one_line
-from ..lock import Arch, Os
+from ..pinned import Arch, Os
 from ..versions import KernelRelease, numbers_of
 
 State = Literal["current", "rollout", "barrier", "deadend", "superseded"]
@@ -85,8 +85,7 @@ class Skips:
     def warnings(self, where: str) -> tuple[str, ...]:
         """One line a reason, with the count."""
         return tuple(
-            f"{where}: {len(names)} skipped, {reason}: {', '.join(names[:_EXAMPLES])}"
-            + (", …" if len(names) > _EXAMPLES else "")
+            f"{where}: {len(names)} skipped, {reason}: {', '.join(names[:_EXAMPLES])}" + (", …" if len(names) > _EXAMPLES else "")
             for reason, names in self._names.items()
         )
 
@@ -101,9 +100,7 @@ class Findings:
         self._warnings: list[str] = []
         self._problems: list[Problem] = []
 
-    def read(
-        self, channel: str, url: str, parse: Callable[[bytes, str], Parsed], *, immutable: bool = False
-    ) -> Parsed | None:
+    def read(self, channel: str, url: str, parse: Callable[[bytes, str], Parsed], *, immutable: bool = False) -> Parsed | None:
         """What ``parse(body, url)`` gives; None, with a Problem noted, where the feed cannot be had or read."""
         try:
             return parse(self._get(url, immutable), url)

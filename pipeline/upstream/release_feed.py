@@ -33,8 +33,10 @@ class _Entry(Struct):
 
 
 class FeedRelease(Struct, frozen=True, kw_only=True):
-    """One release of the feed. ``kernel_version`` is kernel.org's; ``channel`` "" and ``arches`` empty where the feed
-    has no such field (Container Linux)."""
+    """One release of the feed.
+
+    ``kernel_version`` is kernel.org's; ``channel`` "" and ``arches`` empty where the feed has no such field (Container Linux).
+    """
 
     version: str
     channel: str
@@ -77,9 +79,7 @@ def parse(data: bytes, url: str, *, channels: frozenset[str] | None) -> Feed:
             if not _KERNEL.fullmatch(kernels[0]) or len(kernels[0]) > 40:
                 raise UpstreamDataError(f"{url}: {key} has '{kernels[0]}' as its kernel", hint=_HINT)
             date = _date(entry.release_date, key, url)
-            releases.append(
-                FeedRelease(version=key, channel=channel, arches=arches, kernel_version=kernels[0], date=date)
-            )
+            releases.append(FeedRelease(version=key, channel=channel, arches=arches, kernel_version=kernels[0], date=date))
     if not releases:
         raise UpstreamDataError(f"{url}: no release with a kernel to be found", hint=_HINT)
     aliases = _aliases({k: e for k, e in entries.items() if _ALIAS.fullmatch(k)}, numbered, skips)
@@ -101,9 +101,7 @@ def _content(entry: _Entry) -> tuple[object, ...]:
     return entry.release_date, entry.channel, arches, software
 
 
-def _aliases(
-    aliases: Mapping[str, _Entry], numbered: Mapping[tuple[object, ...], list[str]], skips: Skips
-) -> dict[str, str]:
+def _aliases(aliases: Mapping[str, _Entry], numbered: Mapping[tuple[object, ...], list[str]], skips: Skips) -> dict[str, str]:
     """Which release each alias repeats; an alias that repeats none, or could be two, says nothing."""
     found: dict[str, str] = {}
     for key, entry in aliases.items():

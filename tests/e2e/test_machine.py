@@ -28,9 +28,7 @@ NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a container engine"),
-    pytest.mark.skipif(
-        SYSTEM_SOCKET.exists(), reason=f"this machine has an engine at {SYSTEM_SOCKET}, which doit.sh uses"
-    ),
+    pytest.mark.skipif(SYSTEM_SOCKET.exists(), reason=f"this machine has an engine at {SYSTEM_SOCKET}, which doit.sh uses"),
 ]
 
 

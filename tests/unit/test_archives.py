@@ -25,9 +25,7 @@ def lay(root: Path, name: str, text: str) -> None:
 
 def test_the_environment_wins_over_the_toml_and_the_toml_over_apt(tmp_path: Path) -> None:
     lay(tmp_path, "sources.list", "deb https://apt.example/debian bookworm main\n")
-    assert archives(tmp_path, "debian=https://told.example/debian", TOML).bases("debian") == (
-        "https://told.example/debian",
-    )
+    assert archives(tmp_path, "debian=https://told.example/debian", TOML).bases("debian") == ("https://told.example/debian",)
     assert archives(tmp_path, "", TOML).bases("debian")[0] == "https://toml.example/debian"
     assert archives(tmp_path).bases("debian") == ("https://apt.example/debian",)
 

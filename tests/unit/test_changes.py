@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pipeline import lock
+from pipeline import pinned
 from pipeline.changes import describe
-from pipeline.lock import Base, Kernel, OsRelease
+from pipeline.pinned import Base, Kernel, OsRelease
 from tests.samples import a_lock, changed, kernel, package
 
 
-def base(*packages: lock.File) -> Base:
+def base(*packages: pinned.File) -> Base:
     return Base(arch="amd64", date="2026-11-20T08:00:00Z", packages=packages)
 
 
@@ -48,9 +48,7 @@ def test_releases_and_drivers_of_a_kernel_are_shown_before_and_after() -> None:
         drivers=(),
     )
     (line,) = lines(kernel(), new)
-    assert line.endswith(
-        "amd64: releases: bookworm 6.1.170-3 -> bookworm-security 6.1.170-3; drivers: 535.261.03 -> none"
-    )
+    assert line.endswith("amd64: releases: bookworm 6.1.170-3 -> bookworm-security 6.1.170-3; drivers: 535.261.03 -> none")
 
 
 def test_a_stale_kernel_says_so_beside_what_else_changed() -> None:

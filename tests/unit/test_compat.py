@@ -15,14 +15,12 @@ from hypothesis import strategies as st
 from pipeline import compat, debs, lock
 from pipeline.compat import Compat, Verdict
 from pipeline.errors import BadFileError
-from pipeline.lock import Kind, Os
+from pipeline.pinned import Kind, Os
 from pipeline.versions import VersionRange
 
 ROOT = Path(__file__).parents[2]
 RECORDED = ROOT.parent / "shared" / "upstream"
-recorded = pytest.mark.skipif(
-    not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout"
-)
+recorded = pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout")
 PATCH = ROOT / "dockerfiles" / "patches" / "535-pci-resize-resource.patch"
 FOUR = "open-pci-resize-resource"
 
@@ -98,9 +96,7 @@ def test_a_half_open_range_holds_its_lower_bound_and_not_its_upper_one(
 def test_the_first_rule_that_holds_decides_and_says_what_lifts_it() -> None:
     verdict = compat.why(compat.parse(RULES), "6.18.41", "570.86.15", "open", "flatcar")
     assert named(verdict) == "needs"
-    assert verdict.lift == (
-        "a driver outside 570 or a kernel outside >=6.18.41 or a patch for it, listed in compat.toml"
-    )
+    assert verdict.lift == ("a driver outside 570 or a kernel outside >=6.18.41 or a patch for it, listed in compat.toml")
     assert verdict.patches == ()
 
 
@@ -262,9 +258,7 @@ def test_a_distributors_support_ceiling_is_no_rule_so_those_pairs_are_tried(ours
         ("590-open-from-6.19", "open", "all/kernel-6.19.patch", 1),
     ],
 )
-def test_the_drivers_of_a_rule_are_those_of_its_recorded_source(
-    ours: Compat, rule: str, kind: str, file: str, rows: int
-) -> None:
+def test_the_drivers_of_a_rule_are_those_of_its_recorded_source(ours: Compat, rule: str, kind: str, file: str, rows: int) -> None:
     driver = VersionRange(next(found.driver for found in ours.rules if found.name == rule))
     lines = (RECORDED / "compat" / "nvidia-all-patches.list").read_text().splitlines()
     bounds = [words[4:6] for line in lines if (words := line.split())[:2] == [kind, file]]

@@ -20,9 +20,7 @@ from pipeline.upstream.policy import ContainerLinux
 from pipeline.upstream.records import Discovery, ReleaseKey
 
 RECORDED = Path(__file__).parents[3] / "shared" / "upstream"
-recorded = pytest.mark.skipif(
-    not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout"
-)
+recorded = pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout")
 URL = "https://feed.example/releases-stable.json"
 
 
@@ -44,7 +42,7 @@ def run(data: bytes | Exception, known: dict[ReleaseKey, str] | None = None, **p
 def synthetic(*versions: str, kernel: str = "4.19.34") -> bytes:
     software = {"kernel": [kernel], "etcd": ["0.4.9", "2.3.7"], "fleet": [""]}
     entry = {"release_date": "2019-04-23 20:20:00 +0000", "major_software": software, "release_notes": "synthetic"}
-    return json.dumps({version: entry for version in versions}).encode()
+    return json.dumps(dict.fromkeys(versions, entry)).encode()
 
 
 @recorded
@@ -73,7 +71,7 @@ def test_lists_with_an_empty_string_or_two_values_do_not_matter_outside_the_kern
 @recorded
 def test_the_quoted_version_files_of_2019_have_coreos_keys() -> None:
     text = (RECORDED / "coreos-legacy/version.txt.transcribed-2019").read_text()
-    blocks = re.split(r"^## .*\n", text, flags=re.M)[1:]
+    blocks = re.split(r"^## .*\n", text, flags=re.MULTILINE)[1:]
     served = [container_linux.parse_version_txt(block.encode(), URL) for block in blocks]
     assert [(s.vendor, s.version, s.build_id) for s in served] == [
         ("COREOS", "2023.4.0", "2019-02-26-0016"),
@@ -130,9 +128,7 @@ def test_the_kernel_found_before_is_kept() -> None:
     assert [r.kernel for r in run(synthetic("1.0.0"), known).releases] == ["4.19.34-coreos-r1"]
 
 
-@pytest.mark.parametrize(
-    "data", [NetworkError("gone"), b"<html>Red Hat</html>", b"{}", synthetic("1.0.0", kernel="$(reboot)")]
-)
+@pytest.mark.parametrize("data", [NetworkError("gone"), b"<html>Red Hat</html>", b"{}", synthetic("1.0.0", kernel="$(reboot)")])
 def test_a_dead_or_changed_feed_is_a_problem(data: bytes | Exception) -> None:
     found = run(data)
     assert found.releases == ()

@@ -103,9 +103,7 @@ def test_a_wrong_copy_by_hash_does_no_harm_where_the_index_itself_is_right(
 
 
 @pytest.mark.parametrize("keep", [0, 1, -1])
-def test_an_index_cut_short_is_refused(
-    archive: SignedArchive, archive_server: Served, fetcher: Fetcher, keep: int
-) -> None:
+def test_an_index_cut_short_is_refused(archive: SignedArchive, archive_server: Served, fetcher: Fetcher, keep: int) -> None:
     cut = archive.file(MAIN).read_bytes()[:keep]
     for path in (by_hash(archive), archive.file(MAIN)):
         path.write_bytes(cut)
@@ -160,9 +158,7 @@ def test_a_suite_may_be_named_by_its_role(archive: SignedArchive, archive_server
     assert [package.suite for package in found] == ["bookworm"]
 
 
-def test_a_tampered_inrelease_is_refused_and_not_kept(
-    archive: SignedArchive, archive_server: Served, fetcher: Fetcher
-) -> None:
+def test_a_tampered_inrelease_is_refused_and_not_kept(archive: SignedArchive, archive_server: Served, fetcher: Fetcher) -> None:
     path = archive.file("bookworm/InRelease")
     right = path.read_bytes()
     path.write_bytes(right.replace(b"Components: main", b"Components: mine"))
@@ -202,9 +198,7 @@ def test_nothing_of_a_suite_is_taken_in_where_one_index_fails(
     assert indices == Indices()
 
 
-def test_a_server_that_is_dead_is_a_network_error(
-    archive: SignedArchive, archive_server: Served, fetcher: Fetcher
-) -> None:
+def test_a_server_that_is_dead_is_a_network_error(archive: SignedArchive, archive_server: Served, fetcher: Fetcher) -> None:
     archive_server.close()
     with pytest.raises(NetworkError):
         read(archive, archive_server, fetcher)

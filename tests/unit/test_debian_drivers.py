@@ -39,9 +39,7 @@ def indices(*packages: tuple[str, str] | tuple[str, str, str]) -> Indices:
 
 def kernel(name: str = K47, version: str = "6.1.170-3", needs: str = "") -> list[tuple[str, str, str]]:
     abi = name.removesuffix("-cloud-amd64")
-    needs = (
-        needs or f"linux-headers-{abi}-common (= {version}), linux-kbuild-6.1 (>= {version}), linux-compiler-gcc-12-x86"
-    )
+    needs = needs or f"linux-headers-{abi}-common (= {version}), linux-kbuild-6.1 (>= {version}), linux-compiler-gcc-12-x86"
     return [
         (f"linux-headers-{name}", version, needs),
         (f"linux-headers-{abi}-common", version, ""),
@@ -66,9 +64,7 @@ def test_a_kernel_is_headers_common_headers_kbuild_and_image() -> None:
 
 def test_kbuild_is_found_where_the_dependency_names_no_version() -> None:
     name, version = "6.12.117+deb12-cloud-amd64", "6.12.117-1~deb12u1"
-    needs = (
-        f"linux-base (>= 4.12~), linux-headers-6.12.117+deb12-common (= {version}), linux-kbuild-6.12.117+deb12, gcc-12"
-    )
+    needs = f"linux-base (>= 4.12~), linux-headers-6.12.117+deb12-common (= {version}), linux-kbuild-6.12.117+deb12, gcc-12"
     found = indices(*kernel(name, version, needs), ("linux-kbuild-6.12.117+deb12", version))
     assert f"linux-kbuild-6.12.117+deb12 {version}" in names(debian_drivers.kernel_packages(found, name)[0])
 
@@ -208,9 +204,7 @@ def test_libraries_tools_and_icd_files_are_taken(name: str) -> None:
 
 
 def test_a_tool_of_another_version_comes_from_the_nearest_of_its_branch_that_is_not_newer() -> None:
-    tools = [
-        ("nvidia-modprobe", version, "") for version in ("535.161.07-1", "535.183.01-1", "535.309.01-1", "550.1-1")
-    ]
+    tools = [("nvidia-modprobe", version, "") for version in ("535.161.07-1", "535.183.01-1", "535.309.01-1", "550.1-1")]
     assert "nvidia-modprobe 535.183.01-1" in parts("535.261.03", *a_driver(), *tools)[2]
     assert "nvidia-modprobe 535.309.01-1" in parts("535.261.03", *a_driver(), *tools[2:])[2]
     assert not [text for text in parts("535.261.03", *a_driver(), tools[3])[2] if "modprobe" in text]

@@ -11,11 +11,7 @@ from pipeline.errors import IntegrityError, PipelineError, UpstreamDataError
 from pipeline.upstream.debian_release import parse_release, verify_inrelease
 from tests.signed_archive import Key
 
-TEXT = (
-    b"Suite: oldstable\nCodename: bookworm\nDate: Sat, 11 Jul 2026 10:16:37 UTC\nSHA256:\n "
-    + b"0" * 64
-    + b" 12 main/x\n"
-)
+TEXT = b"Suite: oldstable\nCodename: bookworm\nDate: Sat, 11 Jul 2026 10:16:37 UTC\nSHA256:\n " + b"0" * 64 + b" 12 main/x\n"
 
 
 def test_the_signed_text_comes_back(signing_key: Key) -> None:

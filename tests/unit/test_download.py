@@ -58,21 +58,15 @@ def test_what_an_earlier_run_left_is_taken_up(server: MisbehavingServer, fetcher
     assert [r.headers.get("range") for r in server.requests] == ["bytes=200000-"]
 
 
-@pytest.mark.parametrize(
-    "left", [b"x" * 1000, DATA[:999] + b"x", DATA[:-1] + b"x", DATA + b"x", b"x" * 400_000], ids=range(5)
-)
-def test_what_an_earlier_run_left_may_be_wrong(
-    server: MisbehavingServer, fetcher: Fetcher, tmp_path: Path, left: bytes
-) -> None:
+@pytest.mark.parametrize("left", [b"x" * 1000, DATA[:999] + b"x", DATA[:-1] + b"x", DATA + b"x", b"x" * 400_000], ids=range(5))
+def test_what_an_earlier_run_left_may_be_wrong(server: MisbehavingServer, fetcher: Fetcher, tmp_path: Path, left: bytes) -> None:
     (tmp_path / "a.part").write_bytes(left)
     fetcher.download([server.says("/a", file(DATA))], tmp_path / "a", sha256=SUM, size=len(DATA))
     assert (tmp_path / "a").read_bytes() == DATA
     assert not (tmp_path / "a.part").exists()
 
 
-def test_a_whole_part_with_other_bytes_is_not_gone_on_with(
-    server: MisbehavingServer, fetcher: Fetcher, tmp_path: Path
-) -> None:
+def test_a_whole_part_with_other_bytes_is_not_gone_on_with(server: MisbehavingServer, fetcher: Fetcher, tmp_path: Path) -> None:
     (tmp_path / "a.part").write_bytes(DATA[:-1] + b"x")
     fetcher.download([server.says("/a", file(DATA))], tmp_path / "a", sha256=SUM, size=len(DATA))
     assert [r.headers.get("range") for r in server.requests] == [None]
@@ -133,18 +127,14 @@ def test_a_part_that_is_whole_needs_no_server(fetcher: Fetcher, tmp_path: Path) 
     ],
     ids=["ignores Range", "another range", "another size", "no Content-Range", "416"],
 )
-def test_a_server_that_cannot_go_on_begins_again(
-    server: MisbehavingServer, fetcher: Fetcher, tmp_path: Path, on: object
-) -> None:
+def test_a_server_that_cannot_go_on_begins_again(server: MisbehavingServer, fetcher: Fetcher, tmp_path: Path, on: object) -> None:
     (tmp_path / "a.part").write_bytes(DATA[:1000])
     url = server.says("/a", on, file(DATA, ranges=False))  # type: ignore[arg-type]
     fetcher.download([url], tmp_path / "a", sha256=SUM, size=len(DATA))
     assert (tmp_path / "a").read_bytes() == DATA
 
 
-def test_other_bytes_are_an_integrity_error_with_both_hashes(
-    server: MisbehavingServer, fetcher: Fetcher, tmp_path: Path
-) -> None:
+def test_other_bytes_are_an_integrity_error_with_both_hashes(server: MisbehavingServer, fetcher: Fetcher, tmp_path: Path) -> None:
     other = DATA[:-1] + b"x"
     url = server.says("/a", file(other))
     text = refusal(lambda: fetcher.download([url], tmp_path / "a", sha256=SUM, size=len(DATA)), IntegrityError)
@@ -166,9 +156,7 @@ def test_other_bytes_are_an_integrity_error_with_both_hashes(
     ],
     ids=["web page", "one more", "one less", "endless zeros", "empty"],
 )
-def test_another_size_stops_at_once(
-    server: MisbehavingServer, fetcher: Fetcher, tmp_path: Path, bad: object, says: str
-) -> None:
+def test_another_size_stops_at_once(server: MisbehavingServer, fetcher: Fetcher, tmp_path: Path, bad: object, says: str) -> None:
     url = server.says("/a", bad)  # type: ignore[arg-type]
     text = refusal(lambda: fetcher.download([url], tmp_path / "a", sha256=SUM, size=len(DATA)), IntegrityError)
     assert says in text
@@ -230,9 +218,7 @@ def test_however_it_is_cut_the_bytes_are_right(
     assert (tmp_path / "a").read_bytes() == data
 
 
-def test_many_threads_that_want_one_file_get_it_once(
-    server: MisbehavingServer, fetcher: Fetcher, tmp_path: Path
-) -> None:
+def test_many_threads_that_want_one_file_get_it_once(server: MisbehavingServer, fetcher: Fetcher, tmp_path: Path) -> None:
     url = server.says("/a", file(DATA))
     failures: list[BaseException] = []
 
@@ -284,9 +270,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", where], check=True)
 
 
-def test_a_full_disk_is_said_and_gets_its_space_back(
-    server: MisbehavingServer, fetcher: Fetcher, tiny_disk: Path
-) -> None:
+def test_a_full_disk_is_said_and_gets_its_space_back(server: MisbehavingServer, fetcher: Fetcher, tiny_disk: Path) -> None:
     url = server.says("/a", file(DATA))
     text = refusal(lambda: fetcher.download([url], tiny_disk / "a", sha256=SUM, size=len(DATA)), DiskError)
     assert f"{tiny_disk / 'a.part'}: {os.strerror(errno.ENOSPC)}" in text
@@ -300,9 +284,7 @@ def test_a_full_disk_under_the_cache_leaves_no_entry(server: MisbehavingServer, 
     assert not [p for p in tiny_disk.rglob("*") if p.is_file()]
 
 
-def test_a_place_that_cannot_be_written_is_a_disk_error(
-    server: MisbehavingServer, fetcher: Fetcher, tmp_path: Path
-) -> None:
+def test_a_place_that_cannot_be_written_is_a_disk_error(server: MisbehavingServer, fetcher: Fetcher, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "dir").mkdir()
     url = server.says("/a", file(DATA))

@@ -71,8 +71,6 @@ def test_dpkg_itself_agrees_on_made_up_versions() -> None:
         one, other = ("1" + "".join(made.choices("01~a+.-", k=made.randint(0, 4))).rstrip("-") for _ in range(2))
         if made.random() < 0.3:
             other = one + made.choice(("~", "~1", "0", "a", "+b1", "-1"))
-        mine = (
-            "lt" if DpkgVersion(one) < DpkgVersion(other) else "eq" if DpkgVersion(one) == DpkgVersion(other) else "gt"
-        )
+        mine = "lt" if DpkgVersion(one) < DpkgVersion(other) else "eq" if DpkgVersion(one) == DpkgVersion(other) else "gt"
         asked = subprocess.run(["dpkg", "--compare-versions", one, mine, other], capture_output=True, text=True)
         assert (asked.returncode, asked.stderr) == (0, ""), f"{one} {mine} {other}"

@@ -24,9 +24,7 @@ from pipeline.upstream.policy import FedoraCoreOS
 from pipeline.upstream.records import Discovery, ReleaseKey
 
 RECORDED = Path(__file__).parents[3] / "shared" / "upstream"
-recorded = pytest.mark.skipif(
-    not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout"
-)
+recorded = pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout")
 URL = "https://feed.example/x.json"
 LINUX = "6.17.7-300.fc43.x86_64"
 QUOTATION = ["kernel", "0", "5.11.15", "300.fc34", "x86_64"]
@@ -58,7 +56,7 @@ class Server:
 
 def stream_file(version: str, *arches: str, stream: str = "stable") -> bytes:
     metal = {"artifacts": {"metal": {"release": version}, "qemu": {"release": "1.20200101.3.0"}}}
-    return as_json({"stream": stream, "architectures": {arch: metal for arch in arches}})
+    return as_json({"stream": stream, "architectures": dict.fromkeys(arches, metal)})
 
 
 def updates_file(*releases: tuple[str, str], stream: str = "stable") -> bytes:
@@ -77,10 +75,8 @@ def synthetic_server(**changed: bytes | Exception) -> Server:
     both = ["x86_64", "aarch64", "s390x"]
     files: dict[str, bytes | Exception] = {
         fcos.stream_url("stable"): stream_file(versions[3], *both),
-        fcos.updates_url("stable"): updates_file(
-            (versions[0], "barrier"), (versions[2], "rollout"), (versions[3], "rollout")
-        ),
-        fcos.releases_url("stable"): index_file({v: both for v in versions}),
+        fcos.updates_url("stable"): updates_file((versions[0], "barrier"), (versions[2], "rollout"), (versions[3], "rollout")),
+        fcos.releases_url("stable"): index_file(dict.fromkeys(versions, both)),
     }
     for version in versions:
         for arch, rpm in (("amd64", "x86_64"), ("arm64", "aarch64")):
@@ -116,9 +112,7 @@ def versions(found: Discovery, arch: str = "amd64") -> list[str]:
         ("schema/tracker-stream-sample.json", "stable", {"amd64": "33.20210412.3.0"}),
     ],
 )
-def test_real_stream_metadata_gives_the_current_release_of_each_arch(
-    name: str, stream: str, current: dict[str, str]
-) -> None:
+def test_real_stream_metadata_gives_the_current_release_of_each_arch(name: str, stream: str, current: dict[str, str]) -> None:
     assert fcos.parse_stream(real(name), URL, stream) == current
 
 
@@ -154,9 +148,7 @@ def test_real_update_metadata_gives_both_rollouts_the_barriers_and_the_deadends(
         ("schema/tracker-release-index-sample.json", "testing", 2, 0),
     ],
 )
-def test_release_index_fixtures_give_each_release_with_its_own_arches(
-    name: str, stream: str, count: int, arm64: int
-) -> None:
+def test_release_index_fixtures_give_each_release_with_its_own_arches(name: str, stream: str, count: int, arm64: int) -> None:
     index = fcos.parse_index(real(name), URL, stream)
     assert len(index.arches) == count
     assert sum("arm64" in arches for arches in index.arches.values()) == arm64
@@ -233,9 +225,7 @@ def test_release_json_and_meta_json_fixtures_are_refused_as_an_index() -> None:
 
 
 @recorded
-def test_real_streams_and_updates_with_a_synthetic_index_give_both_releases_of_the_rollout_and_not_the_deadend() -> (
-    None
-):
+def test_real_streams_and_updates_with_a_synthetic_index_give_both_releases_of_the_rollout_and_not_the_deadend() -> None:
     server = Server(
         {
             fcos.stream_url("next"): real("streams/next.json"),
@@ -346,14 +336,22 @@ def test_kernel_string_with_two_arch_like_tails_splits_at_first_dash_and_last_do
 
 def test_kernel_rpm_urls_are_koji_then_updates_releases_and_the_archive() -> None:
     assert fcos.kernel_rpm_urls("6.14.0-63.fc42.aarch64", "kernel-modules-extra") == (
-        "https://kojipkgs.fedoraproject.org/packages/kernel/6.14.0/63.fc42/aarch64/"
-        "kernel-modules-extra-6.14.0-63.fc42.aarch64.rpm",
-        "https://dl.fedoraproject.org/pub/fedora/linux/updates/42/Everything/aarch64/Packages/k/"
-        "kernel-modules-extra-6.14.0-63.fc42.aarch64.rpm",
-        "https://dl.fedoraproject.org/pub/fedora/linux/releases/42/Everything/aarch64/os/Packages/k/"
-        "kernel-modules-extra-6.14.0-63.fc42.aarch64.rpm",
-        "https://fedoraproject-updates-archive.fedoraproject.org/fedora/42/aarch64/"
-        "kernel-modules-extra-6.14.0-63.fc42.aarch64.rpm",
+        (
+            "https://kojipkgs.fedoraproject.org/packages/kernel/6.14.0/63.fc42/aarch64/"
+            "kernel-modules-extra-6.14.0-63.fc42.aarch64.rpm"
+        ),
+        (
+            "https://dl.fedoraproject.org/pub/fedora/linux/updates/42/Everything/aarch64/Packages/k/"
+            "kernel-modules-extra-6.14.0-63.fc42.aarch64.rpm"
+        ),
+        (
+            "https://dl.fedoraproject.org/pub/fedora/linux/releases/42/Everything/aarch64/os/Packages/k/"
+            "kernel-modules-extra-6.14.0-63.fc42.aarch64.rpm"
+        ),
+        (
+            "https://fedoraproject-updates-archive.fedoraproject.org/fedora/42/aarch64/"
+            "kernel-modules-extra-6.14.0-63.fc42.aarch64.rpm"
+        ),
     )
     assert "6.12.15/200.fc41/x86_64/kernel-devel-6.12.15" in fcos.kernel_rpm_urls("6.12.15-200.fc41.x86_64")[0]
 
@@ -461,9 +459,7 @@ def test_an_index_that_is_missing_or_has_a_new_shape_is_a_problem_and_not_no_rel
     answer: bytes | Exception,
 ) -> None:
     found = run(synthetic_server(index=answer))
-    assert [(p.os, p.channel, p.url) for p in found.problems] == [
-        ("fedora-coreos", "stable", fcos.releases_url("stable"))
-    ]
+    assert [(p.os, p.channel, p.url) for p in found.problems] == [("fedora-coreos", "stable", fcos.releases_url("stable"))]
     assert versions(found) == ["44.20260401.3.0"]
 
 
@@ -540,9 +536,7 @@ def test_the_files_of_another_stream_are_refused() -> None:
     assert "it is for stream 'next'" in found.problems[0].message
 
 
-@pytest.mark.parametrize(
-    "version", ["../../x", "44.20261341.3.0", "$(reboot)", "44.20260101", "latest", "44.20260101.3.0\n"]
-)
+@pytest.mark.parametrize("version", ["../../x", "44.20261341.3.0", "$(reboot)", "44.20260101", "latest", "44.20260101.3.0\n"])
 def test_a_release_that_is_no_version_is_refused(version: str) -> None:
     for parse, data in (
         (fcos.parse_stream, stream_file(version, "x86_64")),
@@ -587,9 +581,7 @@ def test_a_web_page_cut_json_twin_keys_wrong_types_and_deep_nesting_are_named_wi
 
 
 @pytest.mark.parametrize(("parse", "sound"), PARSERS)
-def test_no_bytes_and_no_mutation_raise_anything_but_our_own_error(
-    parse: Callable[[bytes], object], sound: bytes
-) -> None:
+def test_no_bytes_and_no_mutation_raise_anything_but_our_own_error(parse: Callable[[bytes], object], sound: bytes) -> None:
     @given(st.binary(max_size=200), st.integers(0, len(sound)), st.integers(0, 20), st.binary(max_size=8))
     def survives(noise: bytes, at: int, cut: int, put: bytes) -> None:
         for data in (noise, sound[:at] + put + sound[at + cut :]):
@@ -603,9 +595,7 @@ def test_no_bytes_and_no_mutation_raise_anything_but_our_own_error(
 
 
 @pytest.mark.parametrize(("parse", "sound"), PARSERS)
-def test_any_json_value_in_any_place_gives_a_record_or_our_own_error(
-    parse: Callable[[bytes], object], sound: bytes
-) -> None:
+def test_any_json_value_in_any_place_gives_a_record_or_our_own_error(parse: Callable[[bytes], object], sound: bytes) -> None:
     values = st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),

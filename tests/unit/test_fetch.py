@@ -35,9 +35,7 @@ from tests.unit.conftest import Waits
 
 
 @pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
-def test_an_answer_that_may_pass_is_asked_for_again(
-    server: MisbehavingServer, fetcher: Fetcher, waits: Waits, code: int
-) -> None:
+def test_an_answer_that_may_pass_is_asked_for_again(server: MisbehavingServer, fetcher: Fetcher, waits: Waits, code: int) -> None:
     url = server.says("/feed", status(code), status(code), file(JSON))
     assert fetcher.get(url) == JSON
     assert fetcher.requests == len(server.requests) == 3
@@ -64,9 +62,7 @@ def test_a_body_that_is_not_whole_is_asked_for_again(server: MisbehavingServer, 
     assert fetcher.requests == 2
 
 
-def test_it_is_given_up_after_four_attempts_with_the_reason(
-    server: MisbehavingServer, fetcher: Fetcher, waits: Waits
-) -> None:
+def test_it_is_given_up_after_four_attempts_with_the_reason(server: MisbehavingServer, fetcher: Fetcher, waits: Waits) -> None:
     url = server.says("/feed", status(503))
     text = refusal(lambda: fetcher.get(url))
     assert url in text
@@ -136,9 +132,7 @@ def test_an_answer_nobody_asked_for_is_refused(server: MisbehavingServer, fetche
 # Retry-After.
 
 
-@pytest.mark.parametrize(
-    ("asked", "least", "most"), [("7", 7, 7), ("0", 0.5, 1), ("86400", 120, 120), ("soon", 0.5, 1)]
-)
+@pytest.mark.parametrize(("asked", "least", "most"), [("7", 7, 7), ("0", 0.5, 1), ("86400", 120, 120), ("soon", 0.5, 1)])
 def test_retry_after_in_seconds_is_kept_up_to_two_minutes(
     server: MisbehavingServer, fetcher: Fetcher, waits: Waits, asked: str, least: float, most: float
 ) -> None:
@@ -197,9 +191,7 @@ def test_a_gzip_answer_is_unpacked(server: MisbehavingServer, fetcher: Fetcher) 
 
 def test_a_gz_file_stays_as_it_is_whatever_the_server_calls_it(server: MisbehavingServer, fetcher: Fetcher) -> None:
     packed = gzip.compress(JSON)
-    url = server.says(
-        "/Packages.gz", raw(200, {"Content-Encoding": "gzip", "Content-Length": str(len(packed))}, packed)
-    )
+    url = server.says("/Packages.gz", raw(200, {"Content-Encoding": "gzip", "Content-Length": str(len(packed))}, packed))
     assert fetcher.get(url) == packed
     assert server.requests[0].headers["accept-encoding"] == "identity"
 

@@ -23,9 +23,7 @@ from pipeline.upstream.records import Discovery, ReleaseKey
 from pipeline.versions import KernelRelease
 
 RECORDED = Path(__file__).parents[3] / "shared" / "upstream"
-recorded = pytest.mark.skipif(
-    not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout"
-)
+recorded = pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout")
 URL = "https://feed.example/releases.json"
 CHANNELS = ["alpha", "beta", "edge", "lts", "lts-2021", "lts-2022", "lts-2023", "lts-2024", "stable"]
 ALL = ""
@@ -41,7 +39,7 @@ def version_file(name: str) -> bytes:
 
 def transcribed() -> dict[str, bytes]:
     """The quoted version files of 2020, by their headings."""
-    blocks = re.split(r"^## (\S+)\n", version_file("version.txt.transcribed-2020").decode(), flags=re.M)
+    blocks = re.split(r"^## (\S+)\n", version_file("version.txt.transcribed-2020").decode(), flags=re.MULTILINE)
     return dict(zip(blocks[1::2], (block.encode() for block in blocks[2::2]), strict=True))
 
 
@@ -104,9 +102,7 @@ def feeds() -> Server:
         ("stable", 137, 121, 65, 1, "4593.2.5", "6.12.102"),
     ],
 )
-def test_real_channel_feeds(
-    channel: str, count: int, kernels: int, arm64: int, aliases: int, current: str, kernel: str
-) -> None:
+def test_real_channel_feeds(channel: str, count: int, kernels: int, arm64: int, aliases: int, current: str, kernel: str) -> None:
     feed = flatcar.parse_feed(real(channel), URL, channel)
     assert (len(feed.releases), len(feed.aliases)) == (count, aliases)
     assert len({release.kernel_version for release in feed.releases}) == kernels
@@ -124,9 +120,7 @@ def test_real_feed_of_all_channels_has_545_entries_of_which_5_are_aliases_and_30
     assert len(feed.releases) == 540
     assert len(feed.aliases) == 5
     assert len({release.kernel_version for release in feed.releases}) == 307
-    assert (
-        sum(len(flatcar.parse_feed(real(c), URL).releases) for c in ("alpha", "beta", "edge", "lts", "stable")) == 540
-    )
+    assert sum(len(flatcar.parse_feed(real(c), URL).releases) for c in ("alpha", "beta", "edge", "lts", "stable")) == 540
     for release in feed.releases:
         assert [release.kernel_version] == document[release.version]["major_software"]["kernel"]
         assert list(release.arches) == document[release.version]["architectures"]
@@ -254,9 +248,7 @@ def test_since_adds_every_release_of_that_day_or_later() -> None:
 
 def test_alias_keys_repeat_a_release_and_are_not_releases() -> None:
     same, older = entry(["6.12.102"]), entry(["6.12.93"], day="2026-07-01")
-    feed = flatcar.parse_feed(
-        as_json({"4593.2.5": same, "4593.2.4": older, "current": same, "current-2024": older}), URL
-    )
+    feed = flatcar.parse_feed(as_json({"4593.2.5": same, "4593.2.4": older, "current": same, "current-2024": older}), URL)
     assert [r.version for r in feed.releases] == ["4593.2.4", "4593.2.5"]
     assert feed.aliases == {"current": "4593.2.5", "current-2024": "4593.2.4"}
 
@@ -318,9 +310,7 @@ def test_the_feed_of_another_channel_is_refused() -> None:
     assert [p.channel for p in found.problems] == ["stable"]
 
 
-@pytest.mark.parametrize(
-    "kernel", ["$(reboot)", "../../x", "6.1.1-flatcar", "6.1.1\n", "6.1.1 ", "9" * 99 + ".1", "latest"]
-)
+@pytest.mark.parametrize("kernel", ["$(reboot)", "../../x", "6.1.1-flatcar", "6.1.1\n", "6.1.1 ", "9" * 99 + ".1", "latest"])
 def test_a_kernel_that_is_a_command_a_path_or_no_version_refuses_the_feed(kernel: str) -> None:
     with pytest.raises(UpstreamDataError, match=r"feed\.example"):
         flatcar.parse_feed(as_json({"1.0.0": entry(["6.1.1"]), "1.0.1": entry([kernel])}), URL)
@@ -384,9 +374,7 @@ def ahead(version: str, **files: bytes | Exception) -> Server:
         flatcar.file_url("stable", "amd64", "current", "version.txt"): served,
         flatcar.file_url("stable", "amd64", "4593.2.6", flatcar.PACKAGES): PACKAGES,
     }
-    return Server(
-        table | {flatcar.file_url("stable", "amd64", "4593.2.6", flatcar.PACKAGES): f for f in files.values()}
-    )
+    return Server(table | {flatcar.file_url("stable", "amd64", "4593.2.6", flatcar.PACKAGES): f for f in files.values()})
 
 
 def look(server: Server, known: dict[ReleaseKey, str] | None = None) -> Discovery:
@@ -494,9 +482,7 @@ PARSERS: list[tuple[Callable[[bytes, str], object], bytes]] = [
 
 
 @pytest.mark.parametrize(("parse", "sound"), PARSERS)
-def test_no_bytes_and_no_mutation_raise_anything_but_our_own_error(
-    parse: Callable[[bytes, str], object], sound: bytes
-) -> None:
+def test_no_bytes_and_no_mutation_raise_anything_but_our_own_error(parse: Callable[[bytes, str], object], sound: bytes) -> None:
     @given(st.binary(max_size=200), st.integers(0, len(sound)), st.integers(0, 20), st.binary(max_size=8))
     def survives(noise: bytes, at: int, cut: int, put: bytes) -> None:
         for data in (noise, sound[:at] + put + sound[at + cut :]):
@@ -534,9 +520,7 @@ def test_any_feed_gives_only_releases_with_a_checked_kernel_or_our_own_error(doc
     assert all(r.kernel_version == "6.1.1" and r.version in document for r in feed.releases)
 
 
-@pytest.mark.parametrize(
-    "bad", [b"", b"<html></html>", SOUND[:-3], b'{"1.0.0": {}, "1.0.0": {}}', b"[]", b"\xff", b"[" * 99999]
-)
+@pytest.mark.parametrize("bad", [b"", b"<html></html>", SOUND[:-3], b'{"1.0.0": {}, "1.0.0": {}}', b"[]", b"\xff", b"[" * 99999])
 def test_a_web_page_cut_json_twin_keys_and_wrong_types_are_named_with_the_url(bad: bytes) -> None:
     with pytest.raises(UpstreamDataError, match=r"^https://feed\.example/releases\.json: "):
         flatcar.parse_feed(bad, URL)

@@ -20,9 +20,7 @@ from tests.misbehaving_server import (
 
 
 @pytest.mark.parametrize("validator", [{"etag": '"v1"'}, {"last_modified": "Thu, 01 Jan 2026 00:00:00 GMT"}])
-def test_an_unchanged_body_is_not_sent_twice(
-    server: MisbehavingServer, tmp_path: Path, validator: dict[str, str]
-) -> None:
+def test_an_unchanged_body_is_not_sent_twice(server: MisbehavingServer, tmp_path: Path, validator: dict[str, str]) -> None:
     url = server.says("/feed", file(JSON, **validator))  # type: ignore[arg-type]
     assert Fetcher(tmp_path).get(url) == JSON
     second = Fetcher(tmp_path)

@@ -15,7 +15,7 @@ import pytest
 from pipeline.errors import BadFileError, DiskError, IntegrityError, NetworkError, NotFoundError
 from pipeline.fetch import Fetcher
 from pipeline.inputs import Inputs
-from pipeline.lock import File
+from pipeline.pinned import File
 from tests.misbehaving_server import MisbehavingServer, cut, file, status
 
 DATA = b"synthetic package " * 1000

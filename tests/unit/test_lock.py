@@ -23,6 +23,16 @@ def document() -> Document:
     return held
 
 
+def edit_first_kernel(key: str, value: str, part: str = "") -> Callable[[Document], object]:
+    """A change of one value of the first kernel, or of the first file of one of its parts."""
+
+    def change(held: Document) -> None:
+        table = held["kernels"][0][part][0] if part else held["kernels"][0]
+        table[key] = value
+
+    return change
+
+
 def refusal(change: Callable[[Document], object]) -> str:
     held = document()
     change(held)
@@ -92,12 +102,12 @@ def test_two_builds_of_one_kernel_string_need_different_releases() -> None:
 
 def test_a_kernel_that_is_a_command_is_refused() -> None:
     for text in ("$(reboot)", "../../x", "6.1.0 --privileged", "6.1.0\nRUN x"):
-        assert "kernel" in refusal(lambda d, text=text: d["kernels"][0].update(kernel=text))
+        assert "kernel" in refusal(edit_first_kernel("kernel", text))
 
 
 def test_a_path_that_leaves_the_archive_is_refused() -> None:
     for path in ("/etc/passwd", "../x", "pool/../x", "pool//x", "http://host/x"):
-        assert "path" in refusal(lambda d, path=path: d["kernels"][0]["headers"][0].update(path=path))
+        assert "path" in refusal(edit_first_kernel("path", path, "headers"))
 
 
 def test_a_file_needs_exactly_one_place() -> None:

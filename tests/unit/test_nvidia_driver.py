@@ -247,9 +247,7 @@ def test_the_recommended_kind_is_taken_and_the_reason_said(machine: Machine) -> 
 
 def test_the_table_of_gpus_goes_before_the_recommendation(machine: Machine) -> None:
     machine.write("image/opt/nvidia-driver/gpus", f"10de:1db1 open\n10de:{H200} proprietary")
-    assert f"loading proprietary modules of {DRIVER} for {KERNEL} (GPU 10de:{H200} takes no other)" in machine.run(
-        "load"
-    )
+    assert f"loading proprietary modules of {DRIVER} for {KERNEL} (GPU 10de:{H200} takes no other)" in machine.run("load")
     assert f"/opt/proprietary/lib/modules/{KERNEL}/nvidia.ko" in (machine.root / "log.files").read_text()
 
 
@@ -503,11 +501,7 @@ def test_status_works_without_an_image(machine: Machine) -> None:
 
 def test_help_lists_every_exit_status_that_the_program_uses(machine: Machine) -> None:
     machine.run("help")
-    table = {
-        int(line.split()[0])
-        for line in machine.out.splitlines()
-        if line[:4].strip().isdigit() and line.startswith("  ")
-    }
+    table = {int(line.split()[0]) for line in machine.out.splitlines() if line[:4].strip().isdigit() and line.startswith("  ")}
     text = "\n".join(part.read_text() for part in [PROGRAM, *sorted((IMAGE / "lib").glob("*.sh"))])
     used = {int(word) for line in text.splitlines() for word in _statuses(line)}
     assert used - {127, 143} <= table, "143 is SIGTERM's own, 127 a missing program's"
@@ -515,9 +509,7 @@ def test_help_lists_every_exit_status_that_the_program_uses(machine: Machine) ->
 
 def _statuses(line: str) -> list[str]:
     words = line.replace(";", " ").replace("=", " ").split()
-    return [
-        after for word, after in pairwise(words) if word in {"die", "REFUSED", "exit", "return"} and after.isdigit()
-    ]
+    return [after for word, after in pairwise(words) if word in {"die", "REFUSED", "exit", "return"} and after.isdigit()]
 
 
 @pytest.mark.parametrize("words", [(), ("reload",), ("load", "--force"), ("status", "-x"), ("cdi", "--output")])

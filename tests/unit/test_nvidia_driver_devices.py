@@ -23,12 +23,8 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
 
 
 def test_device_nodes_get_the_numbers_and_modes_that_the_driver_names(machine: Machine) -> None:
-    machine.write(
-        "proc/driver/nvidia/capabilities/mig/config", "DeviceFileMinor: 1\nDeviceFileMode: 256\nDeviceFileModify: 1"
-    )
-    machine.write(
-        "proc/driver/nvidia/capabilities/mig/monitor", "DeviceFileMinor: 2\nDeviceFileMode: 292\nDeviceFileModify: 1"
-    )
+    machine.write("proc/driver/nvidia/capabilities/mig/config", "DeviceFileMinor: 1\nDeviceFileMode: 256\nDeviceFileModify: 1")
+    machine.write("proc/driver/nvidia/capabilities/mig/monitor", "DeviceFileMinor: 2\nDeviceFileMode: 292\nDeviceFileModify: 1")
     machine.run("load")
     dev = machine.dev
     assert machine.asked("mknod") == [

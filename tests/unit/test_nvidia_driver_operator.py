@@ -70,9 +70,7 @@ def test_init_loads_mounts_the_driver_root_says_ready_and_stays(machine: Machine
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_init_unloads_unmounts_and_takes_its_ready_files_back(
-    machine: Machine, running: Init, number: int
-) -> None:
+def test_a_stopped_init_unloads_unmounts_and_takes_its_ready_files_back(machine: Machine, running: Init, number: int) -> None:
     run = machine.run_dir / "nvidia"
     ready = run / "validations/.driver-ctr-ready"
     ready.write_text("")
@@ -122,9 +120,7 @@ def test_an_init_that_cannot_mount_the_driver_root_takes_the_driver_out_again(ma
 
 def test_init_starts_persistence_by_the_daemon_and_the_fabric_manager_of_the_image(machine: Machine) -> None:
     machine.pci("0000:00:07.0", "0x10de", "0x22a3", "0x068000")
-    machine.program(
-        "nv-fabricmanager", 'echo "nv-fabricmanager${*:+ $*}" >> "$LOG"', machine.image / "usr/local/nvidia/bin"
-    )
+    machine.program("nv-fabricmanager", 'echo "nv-fabricmanager${*:+ $*}" >> "$LOG"', machine.image / "usr/local/nvidia/bin")
     machine.environment["NVIDIA_PERSISTENCED"] = "1"
     init = Init(machine)
     assert init.stop() == 0

@@ -22,9 +22,7 @@ from pipeline.upstream import nvidia_feeds
 from pipeline.versions import DriverVersion
 
 RECORDED = Path(__file__).parents[3] / "shared" / "upstream" / "nvidia"
-recorded = pytest.mark.skipif(
-    not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout"
-)
+recorded = pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout")
 URL = "https://feed.example/releases.json"
 LATEST = "https://download.nvidia.com/XFree86/Linux-x86_64/latest.txt"
 
@@ -112,9 +110,7 @@ def test_an_unknown_type_of_branch_is_kept_with_a_warning() -> None:
 
 
 def test_the_architectures_are_those_of_the_run_files() -> None:
-    read = nvidia_feeds.parse_data_centre(
-        feed(release("535.54.03", "aarch64", "ppc64le", architectures=["x86_64"])), URL
-    )
+    read = nvidia_feeds.parse_data_centre(feed(release("535.54.03", "aarch64", "ppc64le", architectures=["x86_64"])), URL)
     assert read.branches[0].releases[0].runfiles == {"arm64": runfile("535.54.03", "aarch64")}
 
 
@@ -210,9 +206,7 @@ def test_the_recorded_unofficial_lists_are_read_whole() -> None:
     new = nvidia_feeds.parse_unofficial(real("versions/nvidia-versions.txt"), URL)
     old = nvidia_feeds.parse_unofficial(real("versions/nvidia-versions.4f966a1.txt"), URL)
     assert (len(new.hints), new.warnings, len(old.hints), old.warnings) == (11, (), 7, ())
-    assert new.hints[0] == nvidia_feeds.Hint(
-        branch="current", maturity="long-lived-branch-release", version="595.71.05"
-    )
+    assert new.hints[0] == nvidia_feeds.Hint(branch="current", maturity="long-lived-branch-release", version="595.71.05")
     assert new.hints[-1] == nvidia_feeds.Hint(branch="71.86", maturity="official", version="71.86.15")
     assert [h.version for h in old.hints if h.branch == "173.14"] == ["173.14.39"]
 

@@ -21,9 +21,7 @@ from pipeline.upstream.nvidia_files import ManifestEntry
 from pipeline.versions import DriverVersion
 
 RECORDED = Path(__file__).parents[3] / "shared" / "upstream" / "nvidia"
-recorded = pytest.mark.skipif(
-    not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout"
-)
+recorded = pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout")
 URL = "https://developer.download.nvidia.com/compute/cuda/redist/redistrib_12.9.1.json"
 SUMS = "https://sums.example/x.run.sha256sum"
 RUN = "NVIDIA-Linux-x86_64-580.159.03.run"
@@ -87,9 +85,7 @@ def test_the_recorded_redist_fragment_has_both_servers() -> None:
 
 
 def test_sbsa_is_arm64_on_servers_and_linux_aarch64_is_tegra() -> None:
-    read = nvidia_files.parse_redist(
-        manifest(linux_aarch64=tarball("linux-aarch64"), linux_sbsa=tarball("linux-sbsa")), URL
-    )
+    read = nvidia_files.parse_redist(manifest(linux_aarch64=tarball("linux-aarch64"), linux_sbsa=tarball("linux-sbsa")), URL)
     assert list(read.archives) == ["arm64"]
     assert "sbsa" in read.archives["arm64"].url
     with pytest.raises(UpstreamDataError, match="neither"):
@@ -133,9 +129,7 @@ def test_the_quoted_checksum_file_gives_the_sum_of_its_run_file() -> None:
     assert nvidia_files.parse_sha256sum(data, SUMS, RUN) == SHA
 
 
-@pytest.mark.parametrize(
-    "line", [f"{SHA}  {RUN}", f"{SHA} *{RUN}\n", f"{SHA.upper()}  {RUN}\r\n", f"\n{SHA}  {RUN}\n\n"]
-)
+@pytest.mark.parametrize("line", [f"{SHA}  {RUN}", f"{SHA} *{RUN}\n", f"{SHA.upper()}  {RUN}\r\n", f"\n{SHA}  {RUN}\n\n"])
 def test_the_forms_that_sha256sum_writes_are_read(line: str) -> None:
     assert nvidia_files.parse_sha256sum(line.encode(), SUMS, RUN) == SHA
 

@@ -19,9 +19,7 @@ from pipeline.errors import UpstreamDataError
 from pipeline.upstream import nvidia_gpus
 
 RECORDED = Path(__file__).parents[3] / "shared" / "upstream" / "nvidia" / "supported-gpus"
-recorded = pytest.mark.skipif(
-    not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout"
-)
+recorded = pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout")
 URL = "NVIDIA-Linux-x86_64-580.10.run:supported-gpus.json"
 OF_525 = "focal-nvidia-driver-525-supported-gpus.json"
 OF_2021 = "supported-gpus.json"

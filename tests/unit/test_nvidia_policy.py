@@ -25,9 +25,7 @@ from pipeline.upstream.nvidia_policy import (
 )
 
 RECORDED = Path(__file__).parents[3] / "shared" / "upstream" / "nvidia"
-recorded = pytest.mark.skipif(
-    not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout"
-)
+recorded = pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout")
 TODAY = datetime.date(2026, 11, 24)
 ENDS: dict[str, datetime.date | bool] = {
     "580": datetime.date(2028, 8, 4),
@@ -65,9 +63,7 @@ def test_the_newest_of_each_supported_branch_is_taken() -> None:
 def test_a_branch_that_has_ended_is_reported_and_not_taken() -> None:
     found = chosen({}, *LTS, listed("570.211.01"))
     assert versions(found) == ["580.178.04"]
-    assert found.reports == (
-        "support has ended, not taken: 570 (2026-01-31); a reason in 'reasons' takes one all the same",
-    )
+    assert found.reports == ("support has ended, not taken: 570 (2026-01-31); a reason in 'reasons' takes one all the same",)
 
 
 def test_a_branch_ends_on_its_day() -> None:
@@ -133,9 +129,7 @@ def test_an_exact_version_comes_beside_the_newest_of_its_branch() -> None:
 
 
 def test_a_branch_in_the_policy_that_no_source_lists_is_reported() -> None:
-    assert chosen({"branches": ["580", "999"]}, *LTS).reports == (
-        "999: in the policy, and no source lists a driver of it",
-    )
+    assert chosen({"branches": ["580", "999"]}, *LTS).reports == ("999: in the policy, and no source lists a driver of it",)
 
 
 def test_sources_come_in_the_policys_order_and_architectures_as_each_has_them() -> None:

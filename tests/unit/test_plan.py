@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import BadFileError, UsageError
-from pipeline.lock import OsRelease
+from pipeline.pinned import OsRelease
 from tests import samples
 
 EXCLUDE = """

@@ -124,9 +124,7 @@ def test_the_proxy_of_the_environment_is_asked(
     assert fetcher.get("http://up.example/x") == JSON
 
 
-def test_a_ca_bundle_that_is_not_there_is_said(
-    fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_ca_bundle_that_is_not_there_is_said(fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "none.pem"))
     assert "none.pem" in refusal(lambda: fetcher.get("https://127.0.0.1:1/"))
 
@@ -152,15 +150,11 @@ def test_a_certificate_nobody_vouches_for_is_final_and_says_how_to_vouch(fetcher
     assert fetcher.requests == 1
 
 
-def test_the_ca_bundle_of_the_environment_vouches(
-    fetcher: Fetcher, certificate: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_ca_bundle_of_the_environment_vouches(fetcher: Fetcher, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.with_suffix(".crt")))
     with MisbehavingServer(certificate) as server:
         assert fetcher.get(server.says("/x", file(JSON))) == JSON
 
 
-def test_an_html_page_with_200_is_given_to_the_parser_that_refuses_it(
-    server: MisbehavingServer, fetcher: Fetcher
-) -> None:
+def test_an_html_page_with_200_is_given_to_the_parser_that_refuses_it(server: MisbehavingServer, fetcher: Fetcher) -> None:
     assert fetcher.get(server.says("/feed.json", html_page())).startswith(b"<!DOCTYPE")

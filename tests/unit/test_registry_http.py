@@ -169,9 +169,7 @@ class TokenRegistry:
         if seen.path == "/token":
             handler.say(200, json.dumps({"token": f"t{self.generation}", **self.extra}).encode())
         elif seen.headers.get("authorization") != f"Bearer t{self.generation}":
-            realm = (
-                f'Bearer realm="http://{self.server.place}/token?x=1",service="reg, one",scope="repository:d:pull,push"'
-            )
+            realm = f'Bearer realm="http://{self.server.place}/token?x=1",service="reg, one",scope="repository:d:pull,push"'
             handler.say(401, WWW_Authenticate=realm)
         elif seen.method == "POST":
             handler.say(201)
@@ -264,9 +262,7 @@ def test_fewer_rights_than_asked_is_a_denial_not_a_loop() -> None:
             handler.say(200, b'{"access_token": "weak"}')
         else:
             challenge = f'Bearer realm="http://{server.place}/token",error="insufficient_scope"'
-            handler.say(
-                401, json.dumps(refusal("UNAUTHORIZED", "weak is not enough")).encode(), WWW_Authenticate=challenge
-            )
+            handler.say(401, json.dumps(refusal("UNAUTHORIZED", "weak is not enough")).encode(), WWW_Authenticate=challenge)
 
     with Told(answer) as server:
         with pytest.raises(RegistryError, match=r"401 UNAUTHORIZED: \*\*\* is not enough"):

@@ -58,9 +58,7 @@ def test_every_requirement_is_pinned_with_a_hash_and_no_line_names_an_index() ->
     pins = re.findall(
         r"^([a-z0-9._-]+)==\S+(?: ;[^\\]*)? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", text, re.MULTILINE
     )
-    rest = re.sub(
-        r"^ *#.*\n|^[a-z0-9._-]+==.*\\\n|^    --hash=sha256:[0-9a-f]{64}(?: \\)?\n", "", text, flags=re.MULTILINE
-    )
+    rest = re.sub(r"^ *#.*\n|^[a-z0-9._-]+==.*\\\n|^    --hash=sha256:[0-9a-f]{64}(?: \\)?\n", "", text, flags=re.MULTILINE)
     assert rest == ""
     wished = re.findall(r"^([a-z][a-z0-9._-]*)", (ROOT / "requirements.in").read_text(), re.MULTILINE)
     assert set(wished) <= {name for name, _ in pins}
@@ -69,21 +67,13 @@ def test_every_requirement_is_pinned_with_a_hash_and_no_line_names_an_index() ->
 def test_no_file_names_the_host_of_a_package_archive() -> None:
     sources = [*Path("/etc/apt").glob("sources.list"), *Path("/etc/apt/sources.list.d").glob("*.[ls]*")]
     hosts = {host for path in sources for host in re.findall(r"https?://([a-z0-9.-]+\.[a-z]+)", path.read_text())}
-    hosts |= {
-        ".".join(words) for words in (("pypi", "org"), ("files", "pythonhosted", "org"), ("registry", "npmjs", "org"))
-    }
-    named = [
-        f"{path.relative_to(ROOT)}: {host}" for path in files() for host in hosts if host.encode() in path.read_bytes()
-    ]
+    hosts |= {".".join(words) for words in (("pypi", "org"), ("files", "pythonhosted", "org"), ("registry", "npmjs", "org"))}
+    named = [f"{path.relative_to(ROOT)}: {host}" for path in files() for host in hosts if host.encode() in path.read_bytes()]
     assert named == []
 
 
 def test_no_module_is_longer_than_one_head_holds() -> None:
-    long = {
-        path.name: n
-        for path in files()
-        if path.suffix == ".py" and "tests" not in path.parts and (n := lines(path)) > 350
-    }
+    long = {path.name: n for path in files() if path.suffix == ".py" and "tests" not in path.parts and (n := lines(path)) > 350}
     assert long == {}
     assert lines(ROOT / "dodo.py") < 150
 

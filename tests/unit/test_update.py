@@ -13,7 +13,7 @@ from pipeline import lock
 from pipeline.archives import Archives
 from pipeline.errors import UsageError
 from pipeline.fetch import Fetcher
-from pipeline.lock import Driver, Kernel, Lock
+from pipeline.pinned import Driver, Kernel, Lock
 from pipeline.update import Result, update
 from pipeline.wanted import Wanted
 from tests.samples import changed, wishes
@@ -251,9 +251,7 @@ def test_an_index_that_was_wrong_once_is_asked_for_again(world: World) -> None:
 
 @pytest.mark.parametrize("suite", ["bookworm", "bookworm-security"])
 @pytest.mark.parametrize("breakage", ["tampered InRelease", "no InRelease", "truncated index", "another suite's"])
-def test_an_archive_that_is_not_right_is_named_and_everything_it_gave_is_kept(
-    world: World, suite: str, breakage: str
-) -> None:
+def test_an_archive_that_is_not_right_is_named_and_everything_it_gave_is_kept(world: World, suite: str, breakage: str) -> None:
     held = world.first()
     world.archive.add("bookworm", "main", "kmod", "31-1", "libc6")
     world.archive.add("bookworm-security", "main", "kmod", "31-1", "libc6")
@@ -323,9 +321,7 @@ def test_a_kernel_whose_parts_are_not_all_there_is_a_problem_of_that_kernel_alon
     world.archive.publish()
     result = world.update(held)
     (problem,) = result.problems
-    assert problem.startswith(
-        f"debian/amd64: kernel {K47}: linux-headers-{K47} 6.1.170-3 needs linux-headers-6.1.0-47-co"
-    )
+    assert problem.startswith(f"debian/amd64: kernel {K47}: linux-headers-{K47} 6.1.170-3 needs linux-headers-6.1.0-47-co")
     assert problem.endswith("; the pinned one is kept")
     assert kernel(result.lock, K47) == kernel(held, K47)
     assert result.changes == ["~ base amd64: packages: kmod 30-1 -> 31-1"]
@@ -375,9 +371,7 @@ def test_a_base_package_that_does_not_exist_is_a_problem_in_apts_words(world: Wo
         ("linux-image-6.1.0-47-cloud-amd64", "Size", "0"),
     ],
 )
-def test_a_value_that_no_lock_may_hold_is_refused_where_it_comes_in(
-    world: World, package: str, field: str, value: str
-) -> None:
+def test_a_value_that_no_lock_may_hold_is_refused_where_it_comes_in(world: World, package: str, field: str, value: str) -> None:
     (stanza,) = (s for found in world.archive.packages.values() for s in found if s["Package"] == package)
     stanza[field] = value
     world.archive.publish()

@@ -54,7 +54,9 @@ def test_what_is_no_driver_version_is_refused(text: str) -> None:
         DriverVersion(text)
 
 
-@pytest.mark.parametrize("text", ["", "linux", "../../x", "$(reboot)", "6.1.0 x", "6.1.0;x", "6.1.0/..", "6.1.0\n", "6.1..0", "6.1.0-" + "a" * 100])
+@pytest.mark.parametrize(
+    "text", ["", "linux", "../../x", "$(reboot)", "6.1.0 x", "6.1.0;x", "6.1.0/..", "6.1.0\n", "6.1..0", "6.1.0-" + "a" * 100]
+)
 def test_what_is_no_kernel_release_is_refused(text: str) -> None:
     with pytest.raises(UpstreamDataError, match="not a kernel release"):
         KernelRelease(text)

@@ -1,0 +1,49 @@
+"""What commands share: an error is one line on stderr and an exit status, never a traceback."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from doit.cmd_base import Command
+
+from ..errors import PipelineError
+from ..workspace import Workspace, here
+
+JSON: Final = {"name": "json", "short": "", "long": "json", "type": bool, "default": False}
+
+
+def complain(error: PipelineError) -> int:
+    """Say ``error`` in one line on stderr; its exit status."""
+    print(f"doit: {error}", file=sys.stderr)
+    return error.exit_status
+
+
+def or_exit(creator: Callable[[], Iterator[dict[str, Any]]]) -> Callable[[], Iterator[dict[str, Any]]]:
+    """A task creator that ends the program with one line, not a traceback, where a file of the project is bad."""
+
+    @functools.wraps(creator)
+    def create() -> Iterator[dict[str, Any]]:
+        try:
+            yield from creator()
+        except PipelineError as error:
+            raise SystemExit(complain(error)) from None
+
+    return create
+
+
+class Plain(Command):  # type: ignore[misc]
+    """A command without tasks: parses options, runs, ends with a status."""
+
+    def execute(self, params: Any, args: Any) -> int:
+        """Run; every error a user can cause is one line and its status."""
+        try:
+            return self.work(here(), params, list(args))
+        except PipelineError as error:
+            return complain(error)
+
+    def work(self, space: Workspace, params: Any, args: list[str]) -> int:
+        """What the command does; its exit status."""
+        raise NotImplementedError

@@ -1,0 +1,57 @@
+"""``doit update``: upstreams in, versions.lock out."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import msgspec
+
+from .. import lock, update
+from ..errors import PipelineError, UsageError
+from ..workspace import Workspace
+from .plain import JSON, Plain
+
+
+class Update(Plain):
+    """``doit update``: read the upstreams, write versions.lock."""
+
+    name = "update"
+    doc_purpose = "refresh versions.lock from the upstreams"
+    doc_usage = ""
+    doc_description = "Reads versions.toml and the upstreams, and writes versions.lock whole. Nothing else reads upstreams."
+    cmd_options = (
+        {
+            "name": "dry_run",
+            "short": "",
+            "long": "dry-run",
+            "type": bool,
+            "default": False,
+            "help": "show what would change and write nothing",
+        },
+        {**JSON, "help": "print the changes as JSON"},
+    )
+
+    def work(self, space: Workspace, params: Any, args: list[str]) -> int:
+        """Update; status 2 where an upstream could not be read (what it gave before is kept)."""
+        if args:
+            raise UsageError(f"update takes no '{args[0]}'", hint="see 'doit help update'")
+        path = space.root / lock.LOCK_FILE
+        try:
+            old = lock.load(path)
+        except PipelineError as error:
+            if path.exists():
+                print(f"doit: {error}; it is written anew from the upstreams", file=sys.stderr)
+            old = lock.empty()
+        result = update.update(space.wanted, old, space.fetcher, space.archives)
+        data = lock.dump(result.lock)
+        lock.parse(data)  # what we write we can read
+        for problem in result.problems:
+            print(f"doit: {problem}", file=sys.stderr)
+        if not params["dry_run"]:
+            lock.write(path, data)
+        if params["json"]:
+            print(msgspec.json.encode({**result.json, "written": not params["dry_run"]}).decode())
+        else:
+            print("\n".join(result.changes) if result.changes else "nothing changed")
+        return 2 if result.problems else 0

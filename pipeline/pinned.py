@@ -1,0 +1,186 @@
+"""What a lock pins, as frozen records: files, base, toolchains, kernels, drivers. Every value has its pattern.
+
+Nothing that does not match its pattern reaches a Dockerfile, a shell or a tag.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct
+
+Kind = Literal["open", "proprietary"]
+Arch = Literal["amd64", "arm64"]
+Os = Literal["debian", "fedora-coreos", "flatcar", "container-linux"]
+Trust = Literal["signed-index", "vendor-sum", "tls-first-sight"]
+KINDS: Final[tuple[Kind, ...]] = ("open", "proprietary")
+
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_~-]{0,127}$")]
+Version = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_~:-]{0,99}$")]
+RelativePath = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~:%@-]*(/[A-Za-z0-9][A-Za-z0-9._+~:%@-]*)*$")]
+Url = Annotated[str, Meta(pattern=r"^https?://[!-~]+$", max_length=500)]
+Date = Annotated[str, Meta(pattern=r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z$")]
+
+
+class File(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """One pinned file. It comes from a package archive (``archive`` and ``path``) or from ``urls``, vendor first."""
+
+    name: Name
+    version: Version
+    sha256: Sha256
+    size: Annotated[int, Meta(gt=0)]
+    trust: Trust
+    archive: Name | None = None
+    path: RelativePath | None = None
+    urls: tuple[Url, ...] = ()
+
+    @property
+    def file_name(self) -> str:
+        """The file's own name, as it stands in a build context."""
+        return (self.path or self.urls[0]).rsplit("/", 1)[-1]
+
+
+class Base(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """The runtime base of every image of one architecture: packages that are unpacked, never configured."""
+
+    arch: Arch
+    date: Date
+    packages: tuple[File, ...]
+
+
+class Toolchain(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """What compiles for one OS: a Debian root made of ``packages`` alone. ``name`` is like ``debian-12``."""
+
+    name: Name
+    os: Os
+    arch: Arch
+    date: Date
+    packages: tuple[File, ...]
+
+
+class OsRelease(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """One release of an OS that boots a kernel. ``id`` and ``version_id`` are those of its os-release."""
+
+    channel: Name
+    version: Version
+    id: Annotated[str, Meta(pattern="^[a-z0-9._-]{1,40}$")]
+    version_id: Annotated[str, Meta(pattern="^[0-9A-Za-z._-]{1,40}$")]
+
+    @property
+    def os_tag(self) -> str:
+        """The form the GPU Operator asks for: ``debian12``, ``flatcar4593.2.5``."""
+        return self.id + self.version_id
+
+
+class Kernel(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, dict=True):
+    """One kernel, the files to compile against it and to boot it, and the drivers wanted on it.
+
+    ``kernel`` is what ``uname -r`` prints; ``version`` the kernel.org version it was made from, which rules compare.
+    """
+
+    os: Os
+    arch: Arch
+    kernel: Annotated[str, Meta(min_length=1, max_length=100)]
+    version: Version
+    toolchain: Name
+    date: Date
+    headers: Annotated[tuple[File, ...], Meta(min_length=1)]
+    image: tuple[File, ...]
+    releases: Annotated[tuple[OsRelease, ...], Meta(min_length=1)]
+    drivers: tuple[Name, ...]
+    stale: bool = False
+
+    @cached_property
+    def headers_digest(self) -> str:
+        """Sha256 over the sha256 of each headers file: two builds of one kernel string differ in it."""
+        return hashlib.sha256("".join(sorted(f.sha256 for f in self.headers)).encode()).hexdigest()
+
+    @cached_property
+    def key(self) -> str:
+        """``<os>/<arch>:<kernel>``."""
+        return f"{self.os}/{self.arch}:{self.kernel}"
+
+
+class Driver(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """One NVIDIA driver of one architecture; every part comes from ``version`` (other_versions names what does not)."""
+
+    version: Name
+    arch: Arch
+    source: Literal["debian"]
+    date: Date
+    open: tuple[File, ...] = ()
+    proprietary: tuple[File, ...] = ()
+    userspace: Annotated[tuple[File, ...], Meta(min_length=1)]
+    required: tuple[Kind, ...] = ()
+    stale: bool = False
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of kernel module whose sources are pinned."""
+        return tuple(kind for kind in KINDS if self.modules(kind))
+
+    def modules(self, kind: Kind) -> tuple[File, ...]:
+        """The pinned sources of one kind; empty where the driver has none."""
+        return self.open if kind == "open" else self.proprietary
+
+
+class Pending(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """A release, kernel or driver that is known but not pinned, with the reason."""
+
+    os: Os
+    arch: Arch
+    kernel: str
+    drivers: tuple[Name, ...] = ()
+    releases: tuple[OsRelease, ...] = ()
+    reason: str
+    see: str = ""
+
+
+class Lock(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, dict=True):
+    """The whole file."""
+
+    schema: Literal[1]
+    bases: tuple[Base, ...] = ()
+    toolchains: tuple[Toolchain, ...] = ()
+    drivers: tuple[Driver, ...] = ()
+    kernels: tuple[Kernel, ...] = ()
+    pending: tuple[Pending, ...] = ()
+
+    @cached_property
+    def _toolchains(self) -> dict[tuple[str, str], Toolchain]:
+        return {(t.name, t.arch): t for t in self.toolchains}
+
+    @cached_property
+    def _drivers(self) -> dict[tuple[str, str], Driver]:
+        return {(d.version, d.arch): d for d in self.drivers}
+
+    @cached_property
+    def _bases(self) -> dict[str, Base]:
+        return {b.arch: b for b in self.bases}
+
+    def toolchain(self, kernel: Kernel) -> Toolchain:
+        """The toolchain that compiles for ``kernel``."""
+        return self._toolchains[kernel.toolchain, kernel.arch]
+
+    def driver(self, version: str, arch: str) -> Driver:
+        """The pinned driver of that version for that architecture."""
+        return self._drivers[version, arch]
+
+    def base(self, arch: str) -> Base:
+        """The runtime base of that architecture."""
+        return self._bases[arch]
+
+    def files(self) -> Iterator[File]:
+        """Every pinned file, with repetitions."""
+        for base in self.bases:
+            yield from base.packages
+        for toolchain in self.toolchains:
+            yield from toolchain.packages
+        for driver in self.drivers:
+            yield from (*driver.open, *driver.proprietary, *driver.userspace)
+        for kernel in self.kernels:
+            yield from (*kernel.headers, *kernel.image)
