@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from . import boot, contexts, debs, proof
+from . import index as indexes
 from .assemble import MANIFEST_TYPE, Image, Layer, assemble, exported, merged, tree
 from .errors import PairFailed
 from .index import Bytes, Entry, Missing, Seconds, entry_of
@@ -57,7 +58,7 @@ def build(pair: Pair, shop: Workshop) -> Entry:
         pair,
         "built",
         kinds=tuple(kind for kind in pair.kinds if kind not in {m.kind for m in work.missing}),
-        missing=tuple(work.missing),
+        missing=(*indexes.left_out(pair), *work.missing),
         tags=pair.tags,
         digest=image.digest,
         bytes=Bytes(image.size, kernel_layer.size),
@@ -88,7 +89,7 @@ def _make(work: _Work, shop: Workshop) -> tuple[Image, Layer]:
     base, userspace = shop.base(kernel.arch), shop.userspace(driver)
     contexts.write(pair.rendered, shop.docker, lambda text: shop.progress.note(pair.id, text))
     with shop.progress.step(pair.id, "fetch", f"fetched {len(pair.rendered.files)} inputs"):
-        context = contexts.lay(pair.rendered, shop.docker, shop.inputs, renderer.program)
+        context = contexts.lay(pair.rendered, shop.docker, shop.inputs)
     epoch = renderer.image_epoch(kernel, driver)
     kinds: list[Kind] = []
     exports: dict[Kind, str] = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -21,7 +22,7 @@ from .pinned import KINDS, Kind, Os, Sha256
 from .versions import VersionRange
 
 COMPAT_FILE: Final = Path("compat.toml")
-PATCHES: Final = Path("dockerfiles/patches")
+PATCHES: Final = Path(__file__).resolve().parent.parent / "dockerfiles" / "patches"
 _Slug = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 _Reason = Annotated[str, Meta(min_length=10)]
 _Link = Annotated[str, Meta(pattern=r"^https://[!-~]+$")]
@@ -36,15 +37,18 @@ class _Conditions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     os: tuple[Os, ...] = ()
     gcc: str = ""
 
-    def holds(self, kernel: str, driver: str, kind: Kind, os: Os, gcc: str | None = None) -> bool:
-        """True where this is about that build. A condition on ``gcc`` does not hold while the compiler is not known."""
+    def concerns(self, driver: str, kind: Kind, os: Os, gcc: str | None) -> bool:
+        """True where all but the kernel fits. A condition on ``gcc`` does not hold while the compiler is not known."""
         return (
             (not self.driver or driver in VersionRange(self.driver))
-            and (not self.kernel or kernel in VersionRange(self.kernel))
             and (not self.kinds or kind in self.kinds)
             and (not self.os or os in self.os)
             and (not self.gcc or (gcc is not None and gcc in VersionRange(self.gcc)))
         )
+
+    def fits(self, kernel: str) -> bool:
+        """True where the kernel.org version ``kernel`` is in the range."""
+        return not self.kernel or kernel in VersionRange(self.kernel)
 
 
 class Rule(_Conditions, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -93,11 +97,24 @@ class Patch(_Conditions, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return data
 
 
-class Compat(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Compat(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """The whole file."""
 
     rules: tuple[Rule, ...] = field(name="rule", default=())
     patches: tuple[Patch, ...] = field(name="patch", default=())
+
+    @cached_property
+    def _relevant(self) -> dict[tuple[str, Kind, Os, str | None], tuple[tuple[Rule, ...], tuple[Patch, ...]]]:
+        return {}
+
+    def relevant(self, driver: str, kind: Kind, os: Os, gcc: str | None) -> tuple[tuple[Rule, ...], tuple[Patch, ...]]:
+        """Rules and patches about that build whatever its kernel is: thousands of kernels share a handful of drivers."""
+        key = (driver, kind, os, gcc)
+        if key not in self._relevant:
+            rules = tuple(rule for rule in self.rules if rule.concerns(driver, kind, os, gcc))
+            patches = tuple(patch for patch in self.patches if patch.concerns(driver, kind, os, gcc))
+            self._relevant[key] = rules, patches
+        return self._relevant[key]
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
@@ -188,17 +205,18 @@ def why(compat: Compat, kernel: str, driver: str, kind: Kind, os: Os, gcc: str |
     ``kernel`` is the kernel.org version (``Kernel.version`` of the lock), ``gcc`` the toolchain's version if known. The
     first rule that holds decides; one that needs a patch does not hold where a patch that cures it applies.
     """
-    patches = tuple(patch for patch in compat.patches if patch.holds(kernel, driver, kind, os, gcc))
+    rules, patches = compat.relevant(driver, kind, os, gcc)
+    patches = tuple(patch for patch in patches if patch.fits(kernel))
     cured = {name for patch in patches for name in patch.cures}
-    for rule in compat.rules:
-        if rule.holds(kernel, driver, kind, os, gcc) and rule.name not in cured:
+    for rule in rules:
+        if rule.name not in cured and rule.fits(kernel):
             return Verdict(rule=rule, lift=_lift(rule))
     return Verdict(patches=patches)
 
 
-def pair(compat: Compat, kernel: str, driver: str, kinds: tuple[Kind, ...], os: Os) -> PairVerdict:
+def pair(compat: Compat, kernel: str, driver: str, kinds: tuple[Kind, ...], os: Os, gcc: str | None = None) -> PairVerdict:
     """``why`` for every kind that a driver has."""
-    return PairVerdict(kinds={kind: why(compat, kernel, driver, kind, os) for kind in KINDS if kind in kinds})
+    return PairVerdict(kinds={kind: why(compat, kernel, driver, kind, os, gcc) for kind in KINDS if kind in kinds})
 
 
 def _lift(rule: Rule) -> str:

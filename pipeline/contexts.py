@@ -18,7 +18,7 @@ from . import debs
 from .errors import DiskError
 from .inputs import Inputs
 from .pinned import Toolchain
-from .render import ProgramFile, Rendered
+from .render import Rendered
 
 DOCKER: Final = Path("build/docker")
 _MERGED: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -44,23 +44,21 @@ def write(rendered: Rendered, root: Path, note: Callable[[str], None]) -> bool:
     return True
 
 
-def lay(rendered: Rendered, root: Path, inputs: Inputs, program: tuple[ProgramFile, ...] = ()) -> Path:
-    """Put every pinned file into the context (hard links into the cache) and return its directory."""
+def lay(rendered: Rendered, root: Path, inputs: Inputs) -> Path:
+    """Put every file into the context (pinned ones as hard links into the cache) and return its directory."""
     directory = root / rendered.name
-    wanted = {folder for folder, _ in rendered.files}
+    wanted = {folder for folder, _ in (*rendered.files, *rendered.local)}
     for folder in wanted:
         shutil.rmtree(directory / folder, ignore_errors=True)
     try:
         for folder, file in rendered.files:
             (directory / folder).mkdir(parents=True, exist_ok=True)
             inputs.lay(file, directory / folder)
-        if program:
-            shutil.rmtree(directory / "program", ignore_errors=True)
-            for part in program:
-                place = directory / "program" / part.path
-                place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(part.source, place)
-                place.chmod(part.mode)
+        for folder, part in rendered.local:
+            place = directory / folder / part.path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(part.source, place)
+            place.chmod(part.mode)
     except OSError as error:
         raise DiskError(f"{directory}: {error.strerror}", hint="free some space below build/") from error
     return directory

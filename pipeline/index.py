@@ -64,6 +64,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     built: str | None = None
     proof: dict[str, Any] = {}
     lift: str | None = None
+    rule: str | None = None
     wanted: bool = True
 
     @property
@@ -138,7 +139,16 @@ def excluded(pair: Pair) -> Entry:
     """The entry of a pair that a rule leaves out."""
     rule = pair.exclusion
     assert rule is not None
-    return entry_of(pair, "excluded", reason=rule.reason, see=rule.see or None, lift=rule.lift or None)
+    return entry_of(pair, "excluded", reason=rule.reason, see=rule.see or None, lift=rule.lift or None, rule=rule.rule)
+
+
+def left_out(pair: Pair) -> tuple[Missing, ...]:
+    """The optional kinds that a rule of compat.toml leaves out of ``pair``."""
+    return tuple(
+        Missing(kind, f"left out by rule {verdict.rule.name}: {verdict.rule.reason}")
+        for kind, verdict in pair.left_out.items()
+        if verdict.rule
+    )
 
 
 def pending(known: Pending) -> list[Entry]:
@@ -184,7 +194,9 @@ def table(entries: Sequence[Entry]) -> str:
     for entry in entries:
         size = f"{entry.bytes.image / 1e6:.0f} MB" if entry.bytes.image else "-"
         outcome = entry.outcome + (" (stale)" if entry.stale else "")
-        reason = " ".join(filter(None, (entry.reason or "", f"see {entry.see}" if entry.see else "")))
+        rule = f"by {entry.rule}:" if entry.rule else ""
+        lift = f"lifted by {entry.lift};" if entry.lift else ""
+        reason = " ".join(filter(None, (rule, entry.reason or "", lift, f"see {entry.see}" if entry.see else "")))
         kinds = "+".join(entry.kinds) or "-"
         rows.append((f"{entry.os}/{entry.arch}", entry.kernel, entry.driver or "-", kinds, outcome, size, reason or "-"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS) - 1)]

@@ -226,6 +226,7 @@ class Ledger:
         return entry_of(
             pair,
             "built",
+            missing=indexes.left_out(pair),
             kinds=tuple(labels.get("io.coreos-nvidia.kinds", "").split()),
             tags=pair.tags,
             digest=manifest.digest,

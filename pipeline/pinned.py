@@ -6,6 +6,7 @@ Nothing that does not match its pattern reaches a Dockerfile, a shell or a tag.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Annotated, Final, Literal
@@ -52,7 +53,7 @@ class Base(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, 
     packages: tuple[File, ...]
 
 
-class Toolchain(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+class Toolchain(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, dict=True):
     """What compiles for one OS: a Debian root made of ``packages`` alone. ``name`` is like ``debian-12``."""
 
     name: Name
@@ -60,6 +61,12 @@ class Toolchain(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     arch: Arch
     date: Date
     packages: tuple[File, ...]
+
+    @cached_property
+    def gcc(self) -> str | None:
+        """The upstream version of its compiler, ``12.2.0``; None where no package ``gcc-<n>`` is pinned."""
+        versions = (f.version for f in self.packages if f.name.removeprefix("gcc-").isdigit())
+        return next((re.split("[-+~]", version)[0] for version in versions), None)
 
 
 class OsRelease(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):

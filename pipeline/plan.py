@@ -8,12 +8,24 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 
+from . import compat
+from .compat import Compat, Patch, Verdict
 from .errors import UsageError
 from .lock import qualified_tags
 from .pinned import Driver, Kernel, Kind, Lock
 from .render import Rendered, Renderer, recommended, required_kinds
 from .versions import DriverVersion, tag_text
-from .wanted import Exclusion, Wanted, kinds_of
+from .wanted import Wanted, kinds_of
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """Why a pair is not tried: the rule (its name in compat.toml, or ``versions.toml``), and what would lift it."""
+
+    rule: str
+    reason: str
+    see: str
+    lift: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +36,11 @@ class Pair:
     driver: Driver
     id: str
     kinds: tuple[Kind, ...]
+    """The kinds to build: those of the driver that versions.toml wants and no rule leaves out."""
     required: tuple[Kind, ...]
+    left_out: dict[Kind, Verdict]
+    """Optional kinds that a rule of compat.toml leaves out."""
+    patches: dict[Kind, tuple[Patch, ...]]
     exclusion: Exclusion | None
     plain: bool
     """True where this build of the kernel string owns the plain tag."""
@@ -33,7 +49,7 @@ class Pair:
     @cached_property
     def rendered(self) -> Rendered:
         """The image's Dockerfile."""
-        return self.renderer.image(self.kernel, self.driver, self.id)
+        return self.renderer.image(self.kernel, self.driver, self.id, self.kinds, self.patches)
 
     @property
     def recipe(self) -> str:
@@ -72,8 +88,9 @@ class Pair:
 class Plan:
     """Every pair of one lock, in order of os, kernel, driver."""
 
-    def __init__(self, wanted: Wanted, lock: Lock, renderer: Renderer) -> None:
+    def __init__(self, wanted: Wanted, lock: Lock, renderer: Renderer, rules: Compat | None = None) -> None:
         self.wanted, self.lock, self.renderer = wanted, lock, renderer
+        self.rules = rules or Compat()
 
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
@@ -89,20 +106,31 @@ class Plan:
             for kernel in same:
                 short = f"-{kernel.headers_digest[:8]}" if len(same) > 1 else ""
                 for version in kernel.drivers:
-                    driver = self.lock.driver(version, kernel.arch)
-                    kinds = kinds_of(self.wanted, driver)
-                    if not kinds:
-                        continue
-                    yield Pair(
-                        kernel=kernel,
-                        driver=driver,
-                        id=f"{kernel.key}-{version}{short}",
-                        kinds=kinds,
-                        required=required_kinds(driver, kinds),
-                        exclusion=self.wanted.exclusion(kernel, version),
-                        plain=kernel is newest,
-                        renderer=self.renderer,
-                    )
+                    if pair := self._pair(kernel, self.lock.driver(version, kernel.arch), short, plain=kernel is newest):
+                        yield pair
+
+    def _pair(self, kernel: Kernel, driver: Driver, short: str, *, plain: bool) -> Pair | None:
+        kinds = kinds_of(self.wanted, driver)
+        if not kinds:
+            return None
+        gcc = self.lock.toolchain(kernel).gcc
+        verdicts = compat.pair(self.rules, kernel.version, driver.version, kinds, kernel.os, gcc).kinds
+        usable = tuple(kind for kind in kinds if not verdicts[kind].rule)
+        exclusion = _by_people(self.wanted, kernel, driver.version) or _by_rules(verdicts, driver, usable)
+        if exclusion is not None:
+            usable = kinds
+        return Pair(
+            kernel=kernel,
+            driver=driver,
+            id=f"{kernel.key}-{driver.version}{short}",
+            kinds=usable,
+            required=required_kinds(driver, usable),
+            left_out={kind: verdicts[kind] for kind in kinds if kind not in usable},
+            patches={kind: verdicts[kind].patches for kind in usable},
+            exclusion=exclusion,
+            plain=plain,
+            renderer=self.renderer,
+        )
 
     @cached_property
     def by_id(self) -> dict[str, Pair]:
@@ -125,6 +153,19 @@ class Plan:
                 raise UsageError(f"'{pattern}' matches no pair of the lock", hint="'doit list --all' names them")
             chosen.update({p.id: p for p in found})
         return tuple(chosen.values())
+
+
+def _by_people(wanted: Wanted, kernel: Kernel, driver: str) -> Exclusion | None:
+    held = wanted.exclusion(kernel, driver)
+    return Exclusion("versions.toml", held.reason, held.see, held.lift) if held else None
+
+
+def _by_rules(verdicts: dict[Kind, Verdict], driver: Driver, usable: tuple[Kind, ...]) -> Exclusion | None:
+    """The rule that leaves out a kind that policy requires, or the last kind there is; None where the pair is tried."""
+    for kind, verdict in verdicts.items():
+        if verdict.rule and (kind in driver.required or not usable):
+            return Exclusion(verdict.rule.name, f"{kind}: {verdict.rule.reason}", verdict.rule.see, verdict.lift)
+    return None
 
 
 def _age(kernel: Kernel) -> tuple[list[tuple[int, ...]], str]:

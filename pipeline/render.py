@@ -7,7 +7,7 @@ the recipes of what it is made ``FROM``, so a change anywhere below changes ever
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,10 +16,11 @@ from typing import Any, Final
 
 import jinja2
 
+from .compat import PATCHES, Patch
 from .errors import BadFileError
 from .pinned import Base, Driver, File, Kernel, Kind, Lock, Toolchain
 from .versions import DriverVersion
-from .wanted import Wanted, kinds_of
+from .wanted import Wanted
 
 TEMPLATES: Final = Path(__file__).resolve().parent.parent / "dockerfiles"
 PROGRAM: Final = Path(__file__).resolve().parent.parent / "host" / "image"
@@ -52,6 +53,8 @@ class Rendered:
     text: str
     files: tuple[tuple[str, File], ...]
     """(directory in the context, file)."""
+    local: tuple[tuple[str, LocalFile], ...] = ()
+    """(directory in the context, file of this checkout)."""
 
     @cached_property
     def recipe(self) -> str:
@@ -60,8 +63,8 @@ class Rendered:
 
 
 @dataclass(frozen=True)
-class ProgramFile:
-    """One file of the host program that lies in every image: where it goes, what it holds."""
+class LocalFile:
+    """One file of this checkout that enters an image: where it goes, what it holds."""
 
     path: str
     source: Path
@@ -102,7 +105,7 @@ def modules_root(kind: Kind, best: Kind) -> str:
     return "/opt" if kind == best else f"/opt/{kind}"
 
 
-def program_files(root: Path = PROGRAM) -> tuple[ProgramFile, ...]:
+def program_files(root: Path = PROGRAM) -> tuple[LocalFile, ...]:
     """``nvidia-driver`` and its parts as they go into each image.
 
     Raises BadFileError where the checkout lacks them.
@@ -111,7 +114,7 @@ def program_files(root: Path = PROGRAM) -> tuple[ProgramFile, ...]:
     places += [(part, f"usr/lib/nvidia-driver/{part.name}", 0o644) for part in sorted((root / "lib").glob("*.sh"))]
     try:
         return tuple(
-            ProgramFile(path, source, hashlib.sha256(source.read_bytes()).hexdigest(), mode) for source, path, mode in places
+            LocalFile(path, source, hashlib.sha256(source.read_bytes()).hexdigest(), mode) for source, path, mode in places
         )
     except OSError as error:
         raise BadFileError(f"{error.filename}: {error.strerror}", hint="it is part of the project; restore it") from error
@@ -129,10 +132,11 @@ class Renderer:
             autoescape=False,  # noqa: S701 - Dockerfiles, and every value was matched against a pattern when it was read
         )
         self._made: dict[str, Rendered] = {}
+        self._patch_files: dict[str, LocalFile] = {}
         self._templates: dict[str, jinja2.Template] = {}
 
     @cached_property
-    def program(self) -> tuple[ProgramFile, ...]:
+    def program(self) -> tuple[LocalFile, ...]:
         """The host program's files, read once."""
         return program_files()
 
@@ -180,29 +184,45 @@ class Renderer:
         """Names of the kernel modules to build, without ``.ko``."""
         return self.wanted.build.modules or MODULES
 
-    def image(self, kernel: Kernel, driver: Driver, pair_id: str) -> Rendered:
-        """One pair's image."""
-        kinds = kinds_of(self.wanted, driver)
+    def image(
+        self,
+        kernel: Kernel,
+        driver: Driver,
+        pair_id: str,
+        kinds: Sequence[Kind],
+        patches: Mapping[Kind, Sequence[Patch]],
+    ) -> Rendered:
+        """One pair's image, with ``kinds`` of modules and the patches of each."""
         best = recommended(driver.version, kinds)
         epoch = self.image_epoch(kernel, driver)
         sources = [
-            {"name": kind, "source": file, "root": modules_root(kind, best), "directory": self.directory(kernel, kind, best)}
+            {
+                "name": kind,
+                "source": file,
+                "root": modules_root(kind, best),
+                "directory": self.directory(kernel, kind, best),
+                "patches": patches.get(kind, ()),
+            }
             for kind in build_order(driver, kinds)
             for file in driver.modules(kind)[:1]
         ]
+        # A patch may add a probe, so the kind with the most patches asks; what it asks more says nothing to the others.
+        most_patched = max(build_order(driver, kinds), key=lambda kind: len(patches.get(kind, ())))
+        local = [("program", file) for file in self.program]
+        local += [("patches", file) for file in self._patches(patches)]
         files = [("headers", file) for file in kernel.headers]
         files += [("debs", file) for kind in kinds for file in driver.modules(kind)]
         return self._once(
             f"image/{kernel.os}/{kernel.arch}/{pair_id.rpartition(':')[2]}",
             "image-debian.Dockerfile.j2",
             tuple(files),
+            tuple(local),
             pair_id=pair_id,
             kernel=kernel,
             driver=driver,
             kinds=sources,
-            probe_source=sources[0]["source"],
+            probe=next(source for source in sources if source["name"] == most_patched),
             modules=self.modules(driver),
-            patches=(),
             make_arch=MAKE_ARCH[kernel.arch],
             epoch=epoch,
             image_env=self.image_env(kernel, driver, kinds),
@@ -211,6 +231,15 @@ class Renderer:
             toolchain_tag=self.toolchain(self.lock.toolchain(kernel)).tag,
             userspace_tag=self.userspace(driver).tag,
         )
+
+    def _patches(self, patches: Mapping[Kind, Sequence[Patch]]) -> list[LocalFile]:
+        """The patch files of all kinds, each once; each is held against its pinned hash at its first use."""
+        for patch in (patch for some in patches.values() for patch in some):
+            if patch.file not in self._patch_files:
+                patch.read()
+                self._patch_files[patch.file] = LocalFile(patch.file, PATCHES / patch.file, patch.sha256, 0o644)
+        names = sorted({patch.file for some in patches.values() for patch in some})
+        return [self._patch_files[name] for name in names]
 
     def directory(self, kernel: Kernel, kind: Kind, best: Kind) -> str:
         """Where a kind's modules lie in the image."""
@@ -252,7 +281,15 @@ class Renderer:
             labels["io.coreos-nvidia.other-versions"] = " ".join(other)
         return labels
 
-    def _once(self, name: str, template: str, files: tuple[tuple[str, File], ...], **values: Any) -> Rendered:
+    def _once(
+        self,
+        name: str,
+        template: str,
+        files: tuple[tuple[str, File], ...],
+        local: tuple[tuple[str, LocalFile], ...] = (),
+        /,
+        **values: Any,
+    ) -> Rendered:
         if found := self._made.get(name):
             return found
         try:
@@ -263,5 +300,5 @@ class Renderer:
             raise BadFileError(f"dockerfiles/{template}: {error}", hint="mend the template") from error
         recipe = hashlib.sha256(text.encode()).hexdigest()
         what = name.split("/", 1)[0]
-        self._made[name] = made = Rendered(name, f"driver-{what}:{recipe[:16]}", text, files)
+        self._made[name] = made = Rendered(name, f"driver-{what}:{recipe[:16]}", text, files, local)
         return made

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
-from . import engine, lock, mirrors, wanted
+from . import compat, engine, lock, mirrors, wanted
 from .archives import Archives
 from .assemble import Store
 from .errors import DiskError, PipelineError
@@ -62,7 +62,7 @@ class Workspace:
     @cached_property
     def plan(self) -> Plan:
         """The pairs."""
-        return Plan(self.wanted, self.lock, self.renderer)
+        return Plan(self.wanted, self.lock, self.renderer, compat.load(self.root / compat.COMPAT_FILE))
 
     @cached_property
     def mirrors(self) -> Mirrors:

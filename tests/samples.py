@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline import lock, wanted
+from pipeline import compat, lock, wanted
 from pipeline.pinned import Base, Driver, File, Kernel, Lock, OsRelease, Toolchain
 from pipeline.plan import Plan
 from pipeline.render import Renderer
@@ -74,11 +74,11 @@ def wishes(text: str = "") -> wanted.Wanted:
     return wanted.parse(text, "versions.toml")
 
 
-def plan(the_lock: Lock | None = None, text: str = "", epoch: int = 0) -> Plan:
+def plan(the_lock: Lock | None = None, text: str = "", epoch: int = 0, rules: str = "") -> Plan:
     """A plan of the synthetic lock, read back from its own bytes."""
     read = lock.parse(lock.dump(the_lock or a_lock()))
     wants = wishes(text)
-    return Plan(wants, read, Renderer(wants, read, epoch=epoch, source_url="https://example.com/project"))
+    return Plan(wants, read, Renderer(wants, read, epoch=epoch, source_url="https://example.com/project"), compat.parse(rules))
 
 
 def changed(entry: Any, **changes: Any) -> Any:

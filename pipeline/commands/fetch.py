@@ -28,7 +28,7 @@ class Fetch(Plain):
             texts = [renderer.base(space.lock.base(pair.kernel.arch)), renderer.userspace(pair.driver), pair.rendered]
             for rendered in (renderer.toolchain(toolchain), *texts):
                 write(rendered, shop.docker, lambda line: space.progress.note("", line))
-                context = lay(rendered, shop.docker, shop.inputs, renderer.program if rendered is pair.rendered else ())
+                context = lay(rendered, shop.docker, shop.inputs)
                 if rendered.name.startswith("toolchain/"):
                     root_tar(toolchain, context, shop.inputs)
                 print(f"docker build --network none --tag {rendered.tag} {context.relative_to(space.root)}")
