@@ -24,9 +24,15 @@ start_engine() {
     printf '%s\n' 'version = 2' "root = \"$ENGINE_DATA/containerd\"" "state = \"$ENGINE_RUN/containerd\"" \
         'disabled_plugins = ["io.containerd.grpc.v1.cri"]' '[grpc]' "address = \"$ENGINE_RUN/containerd.sock\"" |
         as_root sh -c "cat >$ENGINE_RUN/containerd.toml"
-    spawn root "$ENGINE_RUN/containerd.pid" "$ENGINE_DATA/log" containerd --config "$ENGINE_RUN/containerd.toml"
-    wait_for_engine 30 containerd_pid test -S "$ENGINE_RUN/containerd.sock"
-    spawn root "$ENGINE_RUN/docker.pid" "$ENGINE_DATA/log" \
+    local within=()
+    if ! has_cgroups; then
+        say "no control groups are mounted here: the engine gets mounts of its own"
+        within=(unshare --mount --propagation private sh -c "$MOUNT_CGROUPS" sh)
+    fi
+    spawn root "$ENGINE_RUN/containerd.pid" "$ENGINE_DATA/log" "${within[@]}" containerd --config "$ENGINE_RUN/containerd.toml"
+    wait_for_engine 60 containerd_pid test -S "$ENGINE_RUN/containerd.sock"
+    [ ${#within[@]} -eq 0 ] || within=(nsenter --mount --target "$(containerd_pid)")
+    spawn root "$ENGINE_RUN/docker.pid" "$ENGINE_DATA/log" "${within[@]}" \
         dockerd --host "$ENGINE_HOST" --containerd "$ENGINE_RUN/containerd.sock" --data-root "$ENGINE_DATA/data" \
         --exec-root "$ENGINE_RUN/exec" --pidfile "$ENGINE_RUN/dockerd.pid" --group "$(id -g)" \
         --bridge=none --iptables=false --ip6tables=false --ip-masq=false
@@ -38,7 +44,7 @@ start_engine() {
 wait_for_engine() {
     local tenths=$(($1 * 10)) pid=$2
     shift 2
-    wait_until 5 "$pid" >/dev/null || engine_failed
+    wait_until 30 "$pid" >/dev/null || engine_failed
     until "$@" 2>/dev/null; do
         tenths=$((tenths - 1))
         if [ "$tenths" -le 0 ] || ! "$pid" >/dev/null; then engine_failed; fi
@@ -46,8 +52,30 @@ wait_for_engine() {
     done
 }
 
+# A bare sandbox or container may have none, and dockerd ends without ("Devices cgroup isn't mounted").
+has_cgroups() {
+    [ "$(stat --file-system --format=%T /sys/fs/cgroup 2>/dev/null)" = cgroup2fs ] ||
+        grep -qE ' - cgroup \S+ \S*\bdevices\b' /proc/self/mountinfo
+}
+
+# Seen by the engine alone, gone with it.
+# shellcheck disable=SC2016 # the inner shell's words
+MOUNT_CGROUPS='
+if grep -q "^devices[[:space:]]" /proc/cgroups; then
+    mount -t tmpfs -o mode=755 cgroup /sys/fs/cgroup
+    for name in $(awk "!/^#/ && \$4 == 1 { print \$1 }" /proc/cgroups); do
+        mkdir "/sys/fs/cgroup/$name"
+        mount -t cgroup -o "$name" cgroup "/sys/fs/cgroup/$name" || rmdir "/sys/fs/cgroup/$name"
+    done
+else
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+fi
+exec "$@"
+'
+
 engine_failed() {
-    tail -n 5 "$ENGINE_DATA/log" >&2
+    # What a daemon says before it ends, without what it says of its connections.
+    grep -v -e 'level=info' -e 'Unable to find' "$ENGINE_DATA/log" | tail -n 12 >&2 || say "build/engine/log is empty"
     stop_engine
     die "the container engine did not start: see build/engine/log, or set DOCKER_HOST to one that runs"
 }
