@@ -1,0 +1,53 @@
+"""A project of its own in a folder: a lock and wishes like ours, in which the real ``doit`` runs.
+
+project = SmallProject(tmp_path, samples.a_lock(), registry="127.0.0.1:5001")
+assert project.doit("matrix").returncode == 0
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline import lock
+from pipeline.pinned import Lock
+from pipeline.workspace import Workspace
+
+ROOT = Path(__file__).parents[1]
+DOIT = Path(sys.executable).with_name("doit")
+
+
+class SmallProject:
+    """A folder with what doit reads; the pipeline itself is the checkout's."""
+
+    def __init__(self, root: Path, the_lock: Lock, wishes: str = "", *, registry: str = "", **environ: str) -> None:
+        self.root = root
+        root.mkdir(parents=True, exist_ok=True)
+        for name in ("dodo.py", "pyproject.toml"):
+            shutil.copy(ROOT / name, root / name)
+        (root / "compat.toml").write_text("")
+        (root / "versions.toml").write_text(wishes)
+        (root / "versions.lock").write_bytes(lock.dump(the_lock))
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("DRIVER_", "DOCKER_")) and k not in ("COLUMNS", "CI")}
+        self.environ: dict[str, str] = {**kept, **({"DRIVER_REGISTRY": registry} if registry else {}), **environ}
+
+    def doit(self, *words: str, seconds: float = 300, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run ``doit WORDS`` here to its end."""
+        return subprocess.run(
+            [DOIT, *words],
+            check=False,
+            cwd=self.root,
+            env={**self.environ, **environ},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+        )
+
+    def space(self, environ: Mapping[str, str] | None = None) -> Workspace:
+        """The same folder as the pipeline sees it, in this process."""
+        return Workspace(self.root, environ or self.environ)
