@@ -185,25 +185,6 @@ def kernel_files(entries: Iterable[Entry]) -> dict[str, bytes]:
     return {path: ("\n".join(lines) + "\n").encode() for path, lines in files.items()}
 
 
-_COLUMNS: Final = ("OS", "KERNEL", "DRIVER", "KINDS", "OUTCOME", "SIZE", "REASON")
-
-
-def table(entries: Sequence[Entry]) -> str:
-    """The outcomes as a table people read."""
-    rows: list[Sequence[str]] = [_COLUMNS]
-    for entry in entries:
-        size = f"{entry.bytes.image / 1e6:.0f} MB" if entry.bytes.image else "-"
-        outcome = entry.outcome + (" (stale)" if entry.stale else "")
-        rule = f"by {entry.rule}:" if entry.rule else ""
-        lift = f"lifted by {entry.lift};" if entry.lift else ""
-        reason = " ".join(filter(None, (rule, entry.reason or "", lift, f"see {entry.see}" if entry.see else "")))
-        kinds = "+".join(entry.kinds) or "-"
-        rows.append((f"{entry.os}/{entry.arch}", entry.kernel, entry.driver or "-", kinds, outcome, size, reason or "-"))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS) - 1)]
-    lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows]
-    return "\n".join(line.rstrip() for line in lines) + "\n"
-
-
 def count(entries: Iterable[Entry]) -> Mapping[str, int]:
     """How many of each outcome, only those that occur, in a fixed order."""
     totals = dict.fromkeys(("built", "failed", "excluded", "pending"), 0)
