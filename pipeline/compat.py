@@ -23,9 +23,9 @@ from .versions import VersionRange
 
 COMPAT_FILE: Final = Path("compat.toml")
 PATCHES: Final = Path(__file__).resolve().parent.parent / "dockerfiles" / "patches"
-_Slug = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+_Slug = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}\Z")]
 _Reason = Annotated[str, Meta(min_length=10)]
-_Link = Annotated[str, Meta(pattern=r"^https://[!-~]+$")]
+_Link = Annotated[str, Meta(pattern=r"^https://[!-~]+\Z")]
 
 
 class _Conditions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -67,7 +67,7 @@ class Patch(_Conditions, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ``cures`` names the rules that it lifts where it applies.
     """
 
-    file: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.patch$")]
+    file: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.patch\Z")]
     sha256: Sha256
     strip: Annotated[int, Meta(ge=0, le=9)] = 1
     cures: tuple[_Slug, ...] = ()

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from .errors import BadFileError, DiskError, PipelineError
-from .pinned import File, Kernel, Lock
+from .pinned import FILE_NAME, File, Kernel, Lock
 from .versions import DriverVersion, KernelRelease, check_tag, tag_text
 
 LOCK_FILE: Final = Path("versions.lock")
@@ -76,6 +76,8 @@ def _check(lock: Lock, name: str) -> None:
         from_archive, from_url = file.archive is not None and file.path is not None, bool(file.urls)
         if from_archive == from_url or (file.archive is None) != (file.path is None):
             raise bad(where, f"{file.name} needs either archive and path, or urls")
+        if not FILE_NAME.fullmatch(file.file_name):
+            raise bad(where, f"{file.name} would be a file named '{file.file_name}'")
     for number, driver in enumerate(lock.drivers):
         try:
             DriverVersion(driver.version)

@@ -19,8 +19,8 @@ from msgspec import Meta, Struct
 
 from .errors import BadFileError
 
-UrlPrefix = Annotated[str, Meta(pattern=r"^https?://[!-~]+$", max_length=500)]
-_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9._-]+)*/?$"
+UrlPrefix = Annotated[str, Meta(pattern=r"^https?://[!-~]+\Z", max_length=500)]
+_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9._-]+)*/?\Z"
 NamePrefix = Annotated[str, Meta(pattern=_NAME, max_length=255)]
 _HINT: Final = "DRIVER_MIRRORS (or 'mirrors' in versions.toml) names a TOML file with [mirrors] and [registries]"
 

@@ -1,6 +1,7 @@
 """What a lock pins, as frozen records: files, base, toolchains, kernels, drivers. Every value has its pattern.
 
-Nothing that does not match its pattern reaches a Dockerfile, a shell or a tag.
+Nothing that does not match its pattern reaches a Dockerfile, a shell or a tag. Patterns do not end in ``$``, which
+lets a newline pass at the end of a value.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ Os = Literal["debian", "fedora-coreos", "flatcar", "container-linux"]
 Trust = Literal["signed-index", "vendor-sum", "tls-first-sight"]
 KINDS: Final[tuple[Kind, ...]] = ("open", "proprietary")
 
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_~-]{0,127}$")]
-Version = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_~:-]{0,99}$")]
-RelativePath = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~:%@-]*(/[A-Za-z0-9][A-Za-z0-9._+~:%@-]*)*$")]
-Url = Annotated[str, Meta(pattern=r"^https?://[!-~]+$", max_length=500)]
-Date = Annotated[str, Meta(pattern=r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z$")]
+FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~:%@=-]{0,254}")
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_~-]{0,127}\Z")]
+Version = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_~:-]{0,99}\Z")]
+RelativePath = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~:%@-]*(/[A-Za-z0-9][A-Za-z0-9._+~:%@-]*)*\Z")]
+Url = Annotated[str, Meta(pattern=r"^https?://[!-~]+\Z", max_length=500)]
+Date = Annotated[str, Meta(pattern=r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z\Z")]
 
 
 class File(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -74,8 +76,8 @@ class OsRelease(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
 
     channel: Name
     version: Version
-    id: Annotated[str, Meta(pattern="^[a-z0-9._-]{1,40}$")]
-    version_id: Annotated[str, Meta(pattern="^[0-9A-Za-z._-]{1,40}$")]
+    id: Annotated[str, Meta(pattern=r"^[a-z0-9._-]{1,40}\Z")]
+    version_id: Annotated[str, Meta(pattern=r"^[0-9A-Za-z._-]{1,40}\Z")]
 
     @property
     def os_tag(self) -> str:

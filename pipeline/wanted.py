@@ -21,7 +21,7 @@ from .versions import DriverVersion, VersionRange
 
 WANTED_FILE: Final = Path("versions.toml")
 Reason = Annotated[str, Meta(min_length=5)]
-Pattern = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._+~*?\[\]-]{1,100}$")]
+Pattern = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._+~*?\[\]-]{1,100}\Z")]
 
 
 class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -35,14 +35,16 @@ class Settings(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     docker_host: str = ""
     mirrors: str = ""
     source_date_epoch: int = 0
-    source_url: Annotated[str, Meta(pattern=r"^https://[!#-~]+$")] = "https://github.com/Avalanche-io/coreos-nvidia"
+    source_url: Annotated[str, Meta(pattern=r"^https://[A-Za-z0-9._~:/?#@%&=+-]+\Z")] = (
+        "https://github.com/Avalanche-io/coreos-nvidia"
+    )
 
 
 class Suite(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One suite of a package archive, for example ``bookworm-security`` of ``debian-security``."""
 
     archive: Name
-    suite: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)*$")]
+    suite: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)*\Z")]
     components: tuple[Name, ...] = ("main", "contrib", "non-free", "non-free-firmware")
 
 
@@ -92,7 +94,7 @@ class Exclusion(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class Build(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How modules are made. ``modules`` empty: all that the driver has (NV_KERNEL_MODULES otherwise)."""
 
-    modules: tuple[Annotated[str, Meta(pattern=r"^nvidia(-[a-z]+)?$")], ...] = ()
+    modules: tuple[Annotated[str, Meta(pattern=r"^nvidia(-[a-z]+)?\Z")], ...] = ()
     kinds: tuple[Kind, ...] = ("open", "proprietary")
 
 

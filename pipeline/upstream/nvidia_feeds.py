@@ -34,7 +34,7 @@ _BRANCH: Final = re.compile(r"[0-9]{2,3}")
 _HINT_BRANCH: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _LATEST: Final = re.compile(r"(\S{1,40})[ \t]+\1/NVIDIA-Linux-([a-z0-9_]{1,20})-\1\.run\n*")
 _LINUX: Final = re.compile(r"r([0-9]{2,3})(-linux)?")
-_Day = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
+_Day = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")]
 _Entry = TypeVar("_Entry")
 
 

@@ -56,7 +56,7 @@ class ManifestEntry(Struct, frozen=True, kw_only=True):
 class _Tarball(Struct, frozen=True):
     relative_path: str
     sha256: Sha256
-    size: Annotated[str, Meta(pattern="^[1-9][0-9]{0,14}$")]
+    size: Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,14}\Z")]
 
 
 class _Driver(Struct, frozen=True):
@@ -66,7 +66,7 @@ class _Driver(Struct, frozen=True):
 
 
 class _Redist(Struct, frozen=True):
-    release_date: Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
+    release_date: Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")]
     nvidia_driver: _Driver
 
 

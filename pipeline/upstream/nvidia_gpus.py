@@ -18,7 +18,7 @@ from . import strict_json
 from .records import Skips
 
 Kinds = Literal["open", "proprietary", "both", "legacy"]
-_Id = Annotated[str, Meta(pattern="^0x[0-9A-Fa-f]{4}$")]
+_Id = Annotated[str, Meta(pattern=r"^0x[0-9A-Fa-f]{4}\Z")]
 _LEGACY: Final = re.compile(r"([0-9]{2,3}(?:\.[0-9]{2})?)\.xx")
 _OPEN: Final = "kernelopen"
 _OPEN_AND_PROPRIETARY: Final = "gsp_proprietary_supported"

@@ -22,7 +22,7 @@ from .nvidia_files import Redist
 SUPPORTED: Final = "newest of each supported branch"
 Source = Literal["data-centre", "redist", "debian", "unofficial"]
 """``unofficial`` (the list, ``latest.txt``) is a hint: it makes reports, never a driver."""
-_Branch = Annotated[str, Meta(pattern="^[0-9]{2,3}$")]
+_Branch = Annotated[str, Meta(pattern=r"^[0-9]{2,3}\Z")]
 _Reason = Annotated[str, Meta(min_length=5)]
 _ARCHES: Final[tuple[Arch, ...]] = ("amd64", "arm64")
 

@@ -15,7 +15,7 @@ from ..errors import UpstreamDataError
 from ..pinned import Arch
 from ..versions import KernelRelease
 
-FlatcarChannel = Annotated[str, Meta(pattern="^(stable|beta|alpha|edge|lts(-20[0-9]{2})?)$")]
+FlatcarChannel = Annotated[str, Meta(pattern=r"^(stable|beta|alpha|edge|lts(-20[0-9]{2})?)\Z")]
 ENDED: Final[frozenset[str]] = frozenset({"edge", "lts-2021", "lts-2022", "lts-2023"})
 """Flatcar channels that get no release any more; ``current`` there is years old. Each last release by the recorded
 feeds: edge 2020-04, lts-2021 2022-10, lts-2022 2023-10, lts-2023 2025-08."""
