@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.budgets"]
+
 ROOT = Path(__file__).parents[1]
 
 
