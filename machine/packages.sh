@@ -29,6 +29,8 @@ apache2-utils htpasswd
 binutils strip
 buildah buildah
 busybox-static busybox
+chromium chromium
+chromium-driver chromedriver
 cpio cpio
 crun crun
 docker.io docker

@@ -62,6 +62,9 @@ class Entry(Struct, frozen=True, kw_only=True):
     bytes: Bytes = Bytes()
     seconds: Seconds = Seconds()
     built: str | None = None
+    """When it was built; None where nobody kept that: the image itself is the same whenever it is made."""
+    released: str | None = None
+    """The date of the source that first listed the kernel."""
     proof: dict[str, Any] = {}
     lift: str | None = None
     rule: str | None = None
@@ -124,6 +127,7 @@ def entry_of(pair: Pair, outcome: Outcome, **values: Any) -> Entry:
         driver=pair.driver.version,
         headers=f"sha256:{kernel.headers_digest}",
         releases=releases_of(kernel.releases),
+        released=kernel.date,
         recipe=f"sha256:{pair.recipe}",
         outcome=outcome,
         **values,

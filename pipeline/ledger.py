@@ -124,6 +124,7 @@ class Ledger:
                 entry,
                 stale=stale,
                 releases=indexes.releases_of(pair.kernel.releases),
+                released=pair.kernel.date,
                 wanted=True,
                 tags=pair.tags if wanted == "built" else (),
             )
@@ -212,7 +213,7 @@ class Ledger:
         return {}
 
     def _from_registry(self, pair: Pair) -> Entry:
-        """An entry made from the image itself; seconds are not kept there."""
+        """An entry made from the image itself, which keeps neither when it was built nor how long that took."""
         tag = pair.recipe_tag if self.built(pair) else pair.failed_tag
         manifest = self.registry.manifest(tag)
         labels = self._labels(tag)
@@ -231,7 +232,6 @@ class Ledger:
             tags=pair.tags,
             digest=manifest.digest,
             bytes=Bytes(total, sizes[2] if len(sizes) > 2 else 0),
-            built=labels.get("org.opencontainers.image.created"),
         )
 
 
