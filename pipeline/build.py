@@ -51,7 +51,8 @@ def build(pair: Pair, shop: Workshop) -> Entry:
         image, kernel_layer = _make(work, shop)
     except PairFailed as error:
         return _failed(work, error, shop)
-    with shop.progress.step(pair.id, "push", f"pushed {kernel_layer.size / 1e6:.1f} MB of its own"):
+    with shop.progress.step(pair.id, "push", f"pushed {kernel_layer.size / 1e6:.1f} MB of its own") as values:
+        values["bytes"] = kernel_layer.size
         shop.push_image(image, [pair.recipe_tag])
         publish(pair, image.digest, image.manifest, shop)
     entry = entry_of(
@@ -88,7 +89,8 @@ def _make(work: _Work, shop: Workshop) -> tuple[Image, Layer]:
     shop.toolchain(lock.toolchain(kernel))
     base, userspace = shop.base(kernel.arch), shop.userspace(driver)
     contexts.write(pair.rendered, shop.docker, lambda text: shop.progress.note(pair.id, text))
-    with shop.progress.step(pair.id, "fetch", f"fetched {len(pair.rendered.files)} inputs"):
+    with shop.progress.step(pair.id, "fetch", f"fetched {len(pair.rendered.files)} inputs") as values:
+        values["bytes"] = sum(file.size for _, file in pair.rendered.files)
         context = contexts.lay(pair.rendered, shop.docker, shop.inputs)
     epoch = renderer.image_epoch(kernel, driver)
     kinds: list[Kind] = []

@@ -14,6 +14,7 @@ from .. import ledger
 from ..assemble import deflate_is_known
 from ..errors import PipelineError, UsageError
 from ..plan import Pair
+from ..publishing import publish
 from ..workspace import Workspace, here
 from .plain import JSON, complain
 
@@ -58,22 +59,15 @@ class Run(DoitRun):  # type: ignore[misc]
     def _finish(self, space: Workspace, chosen: Sequence[Pair], result: int) -> int:
         progress = space.progress
         if chosen:
-            book, shop = space.ledger, space.shop
-            open_before = [pair for pair in chosen if not book.done(pair)]
-            if open_before:
-                book.refresh()
-                book.settle_aliases(space.plan, open_before, shop)
-            local = ledger.local_index(space.root)
-            index = book.index(space.plan, local)
-            book.push_index(index, shop)
-            if index != local:
-                ledger.save_index(space.root, index)
+            open_before = [pair for pair in chosen if not space.ledger.done(pair)]
+            index = publish(space, open_before)
             found = ledger.selected(index.pairs, chosen)
             totals = indexes.count(found)
             words = ", ".join(f"{number} {name}" for name, number in totals.items())
             if open_before and not deflate_is_known():
                 progress.note("", "this Python's zlib compresses differently: digests of this machine differ from others'")
-            progress.event("note", "", f"{len(found)} pairs: {words or 'none'}; index {index.serial}", outcome=totals)
+            text = f"{len(found)} pairs: {words or 'none'}; index {index.serial}"
+            progress.event("end", "", text, totals=dict(totals), serial=index.serial)
             for entry in found:
                 if entry.outcome == "failed":
                     print(f"doit: {entry.id} failed: {entry.reason}", file=sys.stderr)

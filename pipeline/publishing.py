@@ -1,0 +1,44 @@
+"""The end of a run: branch names and the index, from the registry's tags alone, whoever else writes at the same time.
+
+A registry has no conditional writes, so two runners that end together may each publish an index without the other's
+pairs. Each therefore lists the tags again after it has published, and publishes again where there are new outcomes. The
+last one to publish so sees what all the others have pushed. One that dies in between is made good by the next run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from . import ledger
+from .index import Index
+from .plan import Pair
+from .workspace import Workspace
+
+_ROUNDS: Final = 10
+"""Others may go on building for hours; after so many rounds the index is theirs to complete."""
+
+
+def publish(space: Workspace, worked_on: Sequence[Pair]) -> Index:
+    """Settle the branch names of the pairs that this run ``worked_on`` and publish the index; the index."""
+    book, shop = space.ledger, space.shop
+    if worked_on:
+        book.refresh()
+        book.settle_aliases(space.plan, worked_on, shop)
+    for _ in range(_ROUNDS):
+        local = ledger.local_index(space.root)
+        index = book.index(space.plan, local)
+        pushed = book.push_index(index, shop)
+        if index != local:
+            ledger.save_index(space.root, index)
+        seen = _outcomes(book.tags)
+        if not pushed:
+            break
+        book.refresh()
+        if _outcomes(book.tags) <= seen:
+            break
+    return index
+
+
+def _outcomes(tags: set[str]) -> set[str]:
+    return {tag for tag in tags if tag.startswith(("r-", "failed-"))}
