@@ -191,7 +191,13 @@ def kernel_files(entries: Iterable[Entry]) -> dict[str, bytes]:
 
 def count(entries: Iterable[Entry]) -> Mapping[str, int]:
     """How many of each outcome, only those that occur, in a fixed order."""
-    totals = dict.fromkeys(("built", "failed", "excluded", "pending"), 0)
-    for entry in entries:
-        totals[entry.outcome] += 1
+    return tally(entry.outcome for entry in entries)
+
+
+def tally(outcomes: Iterable[Outcome]) -> Mapping[str, int]:
+    """``count`` where there are no entries yet."""
+    """How many of each outcome, only those that occur, in a fixed order."""
+    totals: dict[str, int] = dict.fromkeys(("built", "failed", "excluded", "pending"), 0)
+    for outcome in outcomes:
+        totals[outcome] += 1
     return {name: number for name, number in totals.items() if number}

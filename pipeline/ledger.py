@@ -7,30 +7,28 @@ is up to date. ``driver:index`` only saves asking for each pair's details; any r
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
-import tarfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from . import index as indexes
-from .assemble import MANIFEST_TYPE, Store, assemble, tree
-from .build import REASON_LABEL, publish
 from .errors import PipelineError, RegistryError
-from .index import Bytes, Entry, Index, entry_of
+from .index import Bytes, Entry, Index, Outcome, entry_of
 from .lock import write
-from .parts import Workshop
 from .plan import Pair, Plan
-from .registry import Registry
+from .published import BASIS_LABEL, DOCUMENT_LABEL, INDEX_TAG, SERIAL_LABEL, Published, basis, digest, push
 from .versions import DriverVersion
 
-INDEX_TAG: Final = "index"
+if TYPE_CHECKING:  # what builds is imported by those who build
+    from .parts import Workshop
+    from .registry import Registry
+
 OUTCOMES: Final = Path("build/outcomes")
 NOT_BUILT: Final = "not built yet"
 
@@ -40,6 +38,7 @@ class Ledger:
 
     def __init__(self, registry: Registry, root: Path, *, retry_failed: bool = False) -> None:
         self.registry, self.root, self.retry_failed = registry, root, retry_failed
+        self._current = False
 
     @cached_property
     def tags(self) -> set[str]:
@@ -47,23 +46,27 @@ class Ledger:
         return set(self.registry.tags())
 
     @cached_property
+    def _image(self) -> Published:
+        return Published(self.registry, present=INDEX_TAG in self.tags)
+
+    @property
     def published(self) -> Index:
         """The index that the registry holds; an empty one where there is none or it cannot be read."""
-        if INDEX_TAG not in self.tags:
-            return Index()
-        manifest = self.registry.manifest(INDEX_TAG)
-        try:
-            layer = json.loads(manifest.data)["layers"][0] if manifest else None
-            data = self.registry.blob(layer["digest"], max_bytes=256 << 20) if layer else b""
-            with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
-                held = tar.extractfile("index.json")
-                return indexes.parse(held.read() if held else b"", self.registry.reference(INDEX_TAG))
-        except (ValueError, LookupError, TypeError, tarfile.TarError, OSError, EOFError):
-            return Index()
-        except PipelineError as error:
-            if isinstance(error, RegistryError):
-                raise
-            return Index()
+        return self._image.index
+
+    def knows(self, plan: Plan) -> bool:
+        """True where the published index was made from what ``plan`` and the tags say now: it need not be read."""
+        self._current = self._image.labels.get(BASIS_LABEL) == basis(plan, self.tags)
+        return self._current
+
+    @property
+    def serial(self) -> int:
+        """The serial of the published index, by its label."""
+        return int(self._image.labels.get(SERIAL_LABEL, "0"))
+
+    def is_published(self, document: bytes) -> bool:
+        """True where the published index has these very bytes."""
+        return self._image.labels.get(DOCUMENT_LABEL) == digest(document)
 
     @cached_property
     def _known(self) -> dict[tuple[str, str, str, str, str], Entry]:
@@ -83,6 +86,8 @@ class Ledger:
             return True
         if not self.built(pair) or not self.tags.issuperset(pair.tags):
             return False
+        if self._current:
+            return True
         entry = self._known.get(_key(pair))
         return entry is not None and entry.recipe == f"sha256:{pair.recipe}" and entry.outcome == "built"
 
@@ -95,11 +100,14 @@ class Ledger:
 
     def refresh(self) -> None:
         """Read the tags again, after a run changed them."""
-        for name in ("tags", "published", "_known"):
+        self._current = False
+        for name in ("tags", "_image", "_known"):
             self.__dict__.pop(name, None)
 
     def adopt(self, pair: Pair, shop: Workshop) -> Entry:
         """Give the image that is there under the recipe's tag its names, without building anything."""
+        from .build import publish
+
         manifest = self.registry.manifest(pair.recipe_tag)
         if manifest is None:
             raise RegistryError(
@@ -153,18 +161,15 @@ class Ledger:
         stamp = now or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         return Index(serial=base.serial + 1, generated=stamp, pairs=entries)
 
-    def push_index(self, index: Index, shop: Workshop) -> bool:
-        """Publish ``index`` as ``driver:index`` where it is newer than what is there."""
-        if index.serial == self.published.serial:
-            return False
-        files = {"index.json": (0o644, indexes.dump(index))}
-        files |= {path: (0o644, data) for path, data in indexes.kernel_files(index.pairs).items()}
-        store: Store = shop.store
-        layer = store.add(tree(files), 0)
-        labels = {"org.opencontainers.image.title": "driver index", "io.coreos-nvidia.serial": str(index.serial)}
-        image = assemble([layer], arch="amd64", epoch=0, labels=labels, names=["index"], program=False)
-        shop.push_image(image, [INDEX_TAG])
-        return True
+    def push_index(self, index: Index, plan: Plan, shop: Workshop) -> bool:
+        """Publish ``index`` as ``driver:index`` where it is not what is there."""
+        return push(index, basis(plan, self.tags), self._image, shop)
+
+    def outcome(self, pair: Pair) -> Outcome:
+        """What became of ``pair``, by the tags alone."""
+        if pair.exclusion is not None:
+            return "excluded"
+        return "built" if self.built(pair) else "failed" if pair.failed_tag in self.tags else "pending"
 
     def settle_aliases(self, plan: Plan, changed: Iterable[Pair], shop: Workshop) -> None:
         """Point ``<kernel>-<branch>`` names at the newest built driver of the branch; they only move forward."""
@@ -183,6 +188,8 @@ class Ledger:
             self._settle(tag, owners[tag], shop)
 
     def _settle(self, tag: str, owner: Pair, shop: Workshop) -> None:
+        from .assemble import MANIFEST_TYPE
+
         manifest = self.registry.manifest(owner.recipe_tag)
         present = self.registry.digest(tag) if tag in self.tags else None
         if manifest is None or present == manifest.digest:
@@ -214,6 +221,8 @@ class Ledger:
 
     def _from_registry(self, pair: Pair) -> Entry:
         """An entry made from the image itself, which keeps neither when it was built nor how long that took."""
+        from .build import REASON_LABEL
+
         tag = pair.recipe_tag if self.built(pair) else pair.failed_tag
         manifest = self.registry.manifest(tag)
         labels = self._labels(tag)
@@ -235,11 +244,19 @@ class Ledger:
         )
 
 
+def local_document(root: Path) -> bytes:
+    """The bytes of the last index this checkout wrote; none where there is none."""
+    try:
+        return (root / indexes.INDEX_FILE).read_bytes()
+    except OSError:
+        return b""
+
+
 def local_index(root: Path) -> Index:
     """The last index this checkout wrote; an empty one where there is none."""
     try:
-        return indexes.parse((root / indexes.INDEX_FILE).read_bytes(), str(indexes.INDEX_FILE))
-    except (OSError, PipelineError):
+        return indexes.parse(local_document(root), str(indexes.INDEX_FILE))
+    except PipelineError:
         return Index()
 
 

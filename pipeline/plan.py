@@ -48,13 +48,15 @@ class Pair:
 
     @cached_property
     def rendered(self) -> Rendered:
-        """The image's Dockerfile."""
-        return self.renderer.image(self.kernel, self.driver, self.id, self.kinds, self.patches)
+        """The image's Dockerfile. Its digest is the recipe: what is built is what was asked about."""
+        made = self.renderer.image(self.kernel, self.driver, self.id, self.kinds, self.patches)
+        assert made.recipe == self.recipe, f"{self.id}: {made.recipe} is not {self.recipe}"
+        return made
 
-    @property
+    @cached_property
     def recipe(self) -> str:
-        """Sha256 over all that decides the image's content."""
-        return self.rendered.recipe
+        """Sha256 over all that decides the image's content: that of the Dockerfile's text."""
+        return self.renderer.recipe(self.kernel, self.driver, self.id, self.kinds, self.patches)
 
     @property
     def recipe_tag(self) -> str:

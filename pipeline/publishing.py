@@ -28,7 +28,7 @@ def publish(space: Workspace, worked_on: Sequence[Pair]) -> Index:
     for _ in range(_ROUNDS):
         local = ledger.local_index(space.root)
         index = book.index(space.plan, local)
-        pushed = book.push_index(index, shop)
+        pushed = book.push_index(index, space.plan, shop)
         if index != local:
             ledger.save_index(space.root, index)
         seen = _outcomes(book.tags)

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
-from . import contexts
-from .build import build
 from .errors import PairFailed, PipelineError
 from .plan import Pair
 from .workspace import Workspace
@@ -54,8 +52,11 @@ def drivers(space: Workspace) -> Iterator[Task]:
 
 
 def images(space: Workspace) -> Iterator[Task]:
-    """``image:<os>/<arch>:<kernel>-<driver>``: render, build, prove and push one pair."""
-    for pair in space.plan.pairs:
+    """``image:<os>/<arch>:<kernel>-<driver>``: render, build, prove and push one pair.
+
+    A run asks the ledger first and makes tasks of what is left alone: doit takes a third of a second for 10 000 tasks.
+    """
+    for pair in space.plan.pairs if space.to_do is None else space.to_do:
         note = f"excluded: {pair.exclusion.reason}" if pair.exclusion else "render, build, prove, push"
         yield {
             "name": pair.id,
@@ -70,6 +71,8 @@ def make(pair: Pair, space: Workspace) -> None:
 
     Raises PipelineError of status 2 where the system could not do its work.
     """
+    from .build import build
+
     ledger = space.ledger
     try:
         entry = ledger.adopt(pair, space.shop) if ledger.built(pair) else build(pair, space.shop)
@@ -80,6 +83,7 @@ def make(pair: Pair, space: Workspace) -> None:
 
 def render(space: Workspace) -> Iterator[Task]:
     """``render``: write every Dockerfile below ``build/docker``. Needs neither engine nor network."""
+    from . import contexts
 
     def write_all() -> None:
         renderer, lock = space.renderer, space.lock

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property, total_ordering
+from functools import cached_property, lru_cache, total_ordering
 
 from .errors import UpstreamDataError
 
@@ -126,6 +126,7 @@ def _natural(text: str) -> Order:
 _RANGE = re.compile(r"(>=|<=|==|<|>)?\s*([0-9][0-9A-Za-z.+~-]*)")
 
 
+@lru_cache(maxsize=8192)
 def numbers_of(text: str) -> tuple[int, ...]:
     """``6.1.192-2`` as ``(6, 1, 192)``: the leading dotted numbers.
 

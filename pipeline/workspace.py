@@ -5,25 +5,27 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from . import compat, engine, lock, mirrors, wanted
-from .archives import Archives
-from .assemble import Store
+from . import compat, lock, wanted
 from .errors import DiskError, PipelineError
-from .fetch import Fetcher
-from .inputs import Inputs
 from .ledger import Ledger
-from .mirrors import Mirrors
-from .parts import Workshop
 from .pinned import Lock
-from .plan import Plan
+from .plan import Pair, Plan
 from .progress import Progress
-from .registry import Registry
 from .render import Renderer
 from .wanted import Settings, Wanted
+
+if TYPE_CHECKING:  # a run that finds all done opens a registry and nothing else, and need not pay for the rest
+    from .archives import Archives
+    from .fetch import Fetcher
+    from .inputs import Inputs
+    from .mirrors import Mirrors
+    from .parts import Workshop
+    from .registry import Registry
 
 
 class Busy(PipelineError):
@@ -37,6 +39,8 @@ class Workspace:
         self.root, self.environ = root, environ
         self.progress = Progress()
         self.retry_failed = False
+        self.to_do: Sequence[Pair] | None = None
+        """The pairs that a run has found not done; None where nobody asked."""
 
     @cached_property
     def wanted(self) -> Wanted:
@@ -67,11 +71,15 @@ class Workspace:
     @cached_property
     def mirrors(self) -> Mirrors:
         """DRIVER_MIRRORS."""
+        from . import mirrors
+
         return mirrors.load(self.settings.mirrors)
 
     @cached_property
     def registry(self) -> Registry:
         """Where images go."""
+        from .registry import Registry
+
         return Registry(self.settings.registry, environ=self.environ)
 
     @cached_property
@@ -82,22 +90,32 @@ class Workspace:
     @cached_property
     def fetcher(self) -> Fetcher:
         """HTTP."""
+        from .fetch import Fetcher
+
         return Fetcher(self.root / "build" / "cache" / "http", mirrors=self.mirrors)
 
     @cached_property
     def archives(self) -> Archives:
         """Base addresses of package archives."""
+        from .archives import Archives
+
         return Archives(self.wanted, self.environ)
 
     @cached_property
     def inputs(self) -> Inputs:
         """Pinned files on this machine."""
+        from .inputs import Inputs
+
         place = Path(self.environ.get("DRIVER_CACHE") or self.root / "build" / "cache")
         return Inputs(place, self.fetcher, self.archives.bases)
 
     @cached_property
     def shop(self) -> Workshop:
         """What builds."""
+        from . import engine
+        from .assemble import Store
+        from .parts import Workshop
+
         host = engine.address(self.environ, self.wanted.settings.docker_host, self.root / engine.ENGINE_FILE)
         return Workshop(
             root=self.root,

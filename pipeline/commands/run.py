@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from doit.cmd_run import Run as DoitRun
@@ -11,7 +11,6 @@ from doit.exceptions import InvalidCommand, InvalidDodoFile, InvalidTask
 
 from .. import index as indexes
 from .. import ledger
-from ..assemble import deflate_is_known
 from ..errors import PipelineError, UsageError
 from ..plan import Pair
 from ..publishing import publish
@@ -47,9 +46,9 @@ class Run(DoitRun):  # type: ignore[misc]
         try:
             with space.alone():
                 chosen = _chosen(space, args)
-                if chosen:
-                    _ = space.ledger.tags  # read once, before doit asks for each pair
-                result = int(super().execute(params, args) or 0)
+                space.to_do = _to_do(space, chosen, always=bool(params.get("always")))
+                names = [name for name in args if not name.startswith("image")] + [f"image:{p.id}" for p in space.to_do]
+                result = int(super().execute(params, names) or 0) if names else 0
                 return self._finish(space, chosen, result)
         except PipelineError as error:
             return max(complain(error), 2)
@@ -57,24 +56,48 @@ class Run(DoitRun):  # type: ignore[misc]
             return complain(UsageError(str(error), hint="'doit list --all' names every task"))
 
     def _finish(self, space: Workspace, chosen: Sequence[Pair], result: int) -> int:
-        progress = space.progress
-        if chosen:
-            open_before = [pair for pair in chosen if not space.ledger.done(pair)]
-            index = publish(space, open_before)
-            found = ledger.selected(index.pairs, chosen)
-            totals = indexes.count(found)
-            words = ", ".join(f"{number} {name}" for name, number in totals.items())
-            if open_before and not deflate_is_known():
-                progress.note("", "this Python's zlib compresses differently: digests of this machine differ from others'")
-            text = f"{len(found)} pairs: {words or 'none'}; index {index.serial}"
-            progress.event("end", "", text, totals=dict(totals), serial=index.serial)
-            for entry in found:
-                if entry.outcome == "failed":
-                    print(f"doit: {entry.id} failed: {entry.reason}", file=sys.stderr)
-            if progress.problems or result:
-                return 2
-            return 1 if totals.get("failed") else 0
-        return 2 if progress.problems or result else 0
+        totals = _settle(space, chosen) if chosen else {}
+        if space.progress.problems or result:
+            return 2
+        return 1 if totals.get("failed") else 0
+
+
+def _to_do(space: Workspace, chosen: Sequence[Pair], *, always: bool) -> list[Pair]:
+    """What is left of ``chosen``. The registry is read here, once, before doit sees a task."""
+    if not chosen:
+        return []
+    book = space.ledger
+    pairs = [pair for pair in chosen if pair.exclusion is None]
+    if not always and all(book.built(pair) or book.failed(pair) for pair in pairs):
+        book.knows(space.plan)
+    return [pair for pair in pairs if always or not book.done(pair)]
+
+
+def _settle(space: Workspace, chosen: Sequence[Pair]) -> Mapping[str, int]:
+    """Settle the branch names, bring the index up to date here and in the registry, say the outcomes; how many of each."""
+    book, progress = space.ledger, space.progress
+    kept = ledger.local_document(space.root)
+    if not space.to_do and book.knows(space.plan) and book.is_published(kept):
+        outcomes = [book.outcome(pair) for pair in chosen]
+        found = ledger.selected(ledger.local_index(space.root).pairs, chosen) if "failed" in outcomes else []
+        serial = book.serial
+    else:
+        index = publish(space, space.to_do or ())
+        found = ledger.selected(index.pairs, chosen)
+        outcomes, serial = [entry.outcome for entry in found], index.serial
+    totals = indexes.tally(outcomes)
+    words = ", ".join(f"{number} {name}" for name, number in totals.items())
+    if space.to_do:
+        from ..assemble import deflate_is_known
+
+        if not deflate_is_known():
+            progress.note("", "this Python's zlib compresses differently: digests of this machine differ from others'")
+    text = f"{len(outcomes)} pairs: {words or 'none'}; index {serial}"
+    progress.event("end", "", text, totals=dict(totals), serial=serial)
+    for entry in found:
+        if entry.outcome == "failed":
+            print(f"doit: {entry.id} failed: {entry.reason}", file=sys.stderr)
+    return totals
 
 
 def _chosen(space: Workspace, args: Sequence[str]) -> tuple[Pair, ...]:

@@ -1,0 +1,107 @@
+"""``driver:index`` in the registry: what it says of itself in its labels, and the document in its layer, read at need.
+
+The labels let a run that finds nothing to do end without the document, which is megabytes at thousands of pairs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from . import index as indexes
+from .errors import PipelineError, RegistryError
+from .index import Index
+
+if TYPE_CHECKING:
+    from .parts import Workshop
+    from .plan import Plan
+    from .registry import Registry
+
+INDEX_TAG: Final = "index"
+SERIAL_LABEL: Final = "io.coreos-nvidia.serial"
+BASIS_LABEL: Final = "io.coreos-nvidia.basis"
+"""``basis`` of what the index was made from."""
+DOCUMENT_LABEL: Final = "io.coreos-nvidia.document"
+"""``digest`` of ``/index.json``."""
+MAX_BYTES: Final = 256 << 20
+
+
+def digest(document: bytes) -> str:
+    """``sha256:<hex64>`` of an index's bytes."""
+    return f"sha256:{hashlib.sha256(document).hexdigest()}"
+
+
+def basis(plan: Plan, tags: Iterable[str]) -> str:
+    """Sha256 over all that outcomes follow from: lock, wishes, rules, recipes, the registry's recipe tags, and our own code.
+
+    An index that was made from the same basis is the one that would be made now. Details such as sizes and seconds belong
+    to a recipe's tag and do not change beside it.
+    """
+    total = hashlib.sha256(Path(indexes.__file__).read_bytes())
+    for part in (plan.lock, plan.wanted, plan.rules):
+        total.update(msgspec.json.encode(part))
+    total.update("\n".join(pair.recipe for pair in plan.pairs).encode())
+    total.update("\n".join(sorted(tag for tag in tags if tag.startswith(("r-", "failed-")))).encode())
+    return f"sha256:{total.hexdigest()}"
+
+
+class Published:
+    """The index image of one registry, each part read once. ``present``: whether its tag is there."""
+
+    def __init__(self, registry: Registry, *, present: bool) -> None:
+        self._registry, self._present = registry, present
+
+    @cached_property
+    def labels(self) -> Mapping[str, str]:
+        """The labels of the image; empty where there is none or it is none of ours."""
+        with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
+            config = json.loads(self._registry.blob(self._manifest["config"]["digest"]))
+            return dict(config["config"]["Labels"])
+        return {}
+
+    @cached_property
+    def index(self) -> Index:
+        """The document; an empty index where there is none or it cannot be read."""
+        import tarfile
+
+        try:
+            data = self._registry.blob(self._manifest["layers"][0]["digest"], max_bytes=MAX_BYTES)
+            with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
+                held = tar.extractfile("index.json")
+                return indexes.parse(held.read() if held else b"", self._registry.reference(INDEX_TAG))
+        except (ValueError, LookupError, TypeError, tarfile.TarError, OSError, EOFError):
+            return Index()
+        except PipelineError as error:
+            if isinstance(error, RegistryError):
+                raise
+            return Index()
+
+    @cached_property
+    def _manifest(self) -> Any:
+        manifest = self._registry.manifest(INDEX_TAG) if self._present else None
+        return json.loads(manifest.data) if manifest else {}
+
+
+def push(index: Index, made_from: str, held: Published, shop: Workshop) -> bool:
+    """Publish ``index`` as ``driver:index``; False where the registry has it."""
+    from .assemble import assemble, tree
+
+    document = indexes.dump(index)
+    facts = {SERIAL_LABEL: str(index.serial), BASIS_LABEL: made_from, DOCUMENT_LABEL: digest(document)}
+    if facts.items() <= held.labels.items():
+        return False
+    files = {"index.json": (0o644, document)}
+    files |= {path: (0o644, data) for path, data in indexes.kernel_files(index.pairs).items()}
+    layer = shop.store.add(tree(files), 0)
+    labels = {"org.opencontainers.image.title": "driver index"} | facts
+    image = assemble([layer], arch="amd64", epoch=0, labels=labels, names=["index"], program=False)
+    shop.push_image(image, [INDEX_TAG])
+    return True
