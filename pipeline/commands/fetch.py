@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..contexts import lay, root_tar, write
+from ..errors import UsageError
 from ..workspace import Workspace
 from .plain import Plain
 
@@ -20,6 +21,9 @@ class Fetch(Plain):
 
     def work(self, space: Workspace, params: Any, args: list[str]) -> int:
         """Fetch for the selected pairs that are not excluded."""
+        for pattern in args:
+            if not pattern.startswith("image"):
+                raise UsageError(f"'{pattern}' is no pattern of pairs", hint="it looks like 'image:*6.1.0-50*'")
         shop, renderer = space.shop, space.renderer
         for pair in space.plan.select(args):
             if pair.exclusion is not None:

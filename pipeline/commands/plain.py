@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from doit.cmd_base import Command
+from doit.cmdparse import CmdParseError
 
-from ..errors import PipelineError
+from ..errors import PipelineError, UsageError
 from ..workspace import Workspace, here
 
 JSON: Final = {"name": "json", "short": "", "long": "json", "type": bool, "default": False}
@@ -34,7 +35,21 @@ def or_exit(creator: Callable[[], Iterator[dict[str, Any]]]) -> Callable[[], Ite
     return create
 
 
-class Plain(Command):  # type: ignore[misc]
+class Strict:
+    """A command that names an option it does not know in one line; doit's own words print every option it has."""
+
+    name = ""
+
+    def parse_execute(self, in_args: Sequence[str]) -> int:
+        """Parse and execute; status 3 for what cannot be parsed."""
+        try:
+            return int(super().parse_execute(in_args) or 0)  # type: ignore[misc]
+        except CmdParseError as error:
+            what = str(error).partition(" (parsing options")[0].removeprefix("Error parsing Command: ")
+            return complain(UsageError(what, hint=f"see 'doit help {self.name}'"))
+
+
+class Plain(Strict, Command):  # type: ignore[misc]
     """A command without tasks: parses options, runs, ends with a status."""
 
     def execute(self, params: Any, args: Any) -> int:

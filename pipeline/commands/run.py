@@ -15,12 +15,12 @@ from ..errors import PipelineError, UsageError
 from ..plan import Pair
 from ..publishing import publish
 from ..workspace import Workspace, here
-from .plain import JSON, complain
+from .plain import JSON, Strict, complain
 
 _NEEDS_REGISTRY = ("image",)
 
 
-class Run(DoitRun):  # type: ignore[misc]
+class Run(Strict, DoitRun):  # type: ignore[misc]
     """``doit [PATTERN …]``: bring pairs to their outcomes; afterwards settle the branch names and write the index."""
 
     name = "run"
@@ -53,7 +53,9 @@ class Run(DoitRun):  # type: ignore[misc]
         except PipelineError as error:
             return max(complain(error), 2)
         except (InvalidCommand, InvalidTask, InvalidDodoFile) as error:
-            return complain(UsageError(str(error), hint="'doit list --all' names every task"))
+            unknown = getattr(error, "not_found", None)
+            what = f"'{unknown}' is neither a command nor a task" if unknown else str(error)
+            return complain(UsageError(what, hint="'doit help' names the commands, 'doit list --all' the tasks"))
 
     def _finish(self, space: Workspace, chosen: Sequence[Pair], result: int) -> int:
         totals = _settle(space, chosen) if chosen else {}

@@ -1,0 +1,36 @@
+"""Words that doit cannot mean are one line on stderr and exit status 3, with what to do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOIT = Path(sys.executable).with_name("doit")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nosuch"], "'nosuch' is neither a command nor a task: 'doit help' names the commands, 'doit list --all' the tasks"),
+        (["run", "nosuch"], "'nosuch' is neither a command nor a task: 'doit help' names the commands, "),
+        (["image:debian/amd64:1.2-3"], "'image:debian/amd64:1.2-3' matches no pair of the lock: 'doit list --all' names them"),
+        (["image:*1.2.3*"], "'image:*1.2.3*' matches no pair of the lock: "),
+        (["*1.2.3*"], "'*1.2.3*' matches no task: a pair's task is image:<os>/<arch>:<kernel>-<driver>"),
+        (["--nosuch"], "option --nosuch not recognized: see 'doit help run'"),
+        (["status", "--nosuch"], "option --nosuch not recognized: see 'doit help status'"),
+        (["update", "--json=yes"], "option --json must not have an argument: see 'doit help update'"),
+        (["update", "now"], "update takes no 'now': see 'doit help update'"),
+        (["fetch", "nosuch"], "'nosuch' is no pattern of pairs: it looks like 'image:*6.1.0-50*'"),
+        (["fetch", "image:*1.2.3*"], "'image:*1.2.3*' matches no pair of the lock: "),
+    ],
+    ids=" ".join,
+)
+def test_a_word_that_cannot_be_meant(words: list[str], said: str) -> None:
+    done = subprocess.run([DOIT, *words], check=False, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith(f"doit: {said}"), done.stderr
+    assert done.stderr.count("\n") == 1
