@@ -26,20 +26,29 @@ qemu-system-x86 qemu-system-x86_64
 # Tests read, build and run with programs that nobody here wrote.
 TEST_PACKAGES='
 apache2-utils htpasswd
+bc bc
 binutils strip
+bison bison
 buildah buildah
 busybox-static busybox
+bzip2 bzip2
 chromium chromium
 chromium-driver chromedriver
 cpio cpio
 crun crun
 docker.io docker
+e2fsprogs mke2fs
+fdisk sfdisk
+flex flex
 fuse-overlayfs fuse-overlayfs
 gcc gcc
 git git
 gnupg gpg
 kmod modinfo
 libc6-dev /usr/include/stdio.h
+libelf-dev /usr/include/libelf.h
+libssl-dev /usr/include/openssl/ssl.h
+make make
 makeself makeself
 mmdebstrap mmdebstrap
 openssl openssl

@@ -1,0 +1,106 @@
+"""A real kernel under the names of several vendors: Debian's ``linux-source-6.1``, a small config, one tree, one compile.
+
+A name more costs a relink: only ``utsrelease.h`` differs. What each name leaves behind is what its vendor publishes:
+a tree to compile modules against, ``vmlinuz``, ``System.map`` and the config.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+VERSION: Final = "6.1.176"
+SOURCE_SHA256: Final = "9305d1a151b8e83dcb88aa11361e7b9513f0c252bdf7f5647e4542762d99c094"
+SOURCE_SIZE: Final = 139131140
+SOURCE_PATH: Final = "pool/main/l/linux/linux-source-6.1_6.1.176-1_all.deb"
+EPOCH: Final = "1767225600"
+# What nvidia.ko needs of a kernel, and what the proof's first program does: modules, PCI with MSI, ACPI, an initramfs
+# with a shell script, a serial console. No network, no disks, no graphics: that is two thirds of the compile.
+ENABLED: Final = """
+64BIT SMP MODULES MODULE_UNLOAD PCI PCI_MSI ACPI PROC_FS SYSFS BLK_DEV_INITRD BINFMT_ELF BINFMT_SCRIPT TTY SERIAL_8250
+SERIAL_8250_CONSOLE PRINTK FUTEX EPOLL HIGH_RES_TIMERS X86_PAT MTRR DEVTMPFS MULTIUSER SHMEM TMPFS KALLSYMS BUG
+POSIX_TIMERS EVENTFD SIGNALFD TIMERFD AIO FILE_LOCKING EMBEDDED EXPERT ZONE_DMA ZONE_DMA32 DMA_SHARED_BUFFER PCI_QUIRKS
+KERNEL_GZIP X86_X2APIC
+"""
+DISABLED: Final = """
+KERNEL_XZ SPECULATION_MITIGATIONS LOCALVERSION_AUTO RD_BZIP2 RD_LZMA RD_XZ RD_LZO RD_LZ4 RD_ZSTD RD_GZIP
+"""
+
+
+@dataclass(frozen=True)
+class KernelBuild:
+    """One name's results. ``devel`` is what one compiles modules against, as a vendor packs it."""
+
+    release: str
+    devel: Path
+    vmlinuz: Path
+    system_map: Path
+    config: Path
+
+
+def unpack_source(deb: Path, work: Path) -> Path:
+    """The kernel's source tree out of Debian's package."""
+    subprocess.run(["dpkg-deb", "-x", deb, work / "deb"], check=True)
+    subprocess.run(["tar", "-C", work, "-xf", *(work / "deb/usr/src").glob("linux-source-*.tar.xz")], check=True)
+    shutil.rmtree(work / "deb")
+    return next(work.glob("linux-source-*"))
+
+
+def _make(tree: Path, *words: str) -> None:
+    environment = {
+        **os.environ,
+        "LC_ALL": "C",
+        "KBUILD_BUILD_TIMESTAMP": f"@{EPOCH}",
+        "KBUILD_BUILD_USER": "standin",
+        "KBUILD_BUILD_HOST": "standin",
+    }
+    environment.pop("MAKEFLAGS", None)
+    command = ["make", "-s", f"-j{os.cpu_count() or 2}", *words]
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(command)}: {(done.stdout + done.stderr)[-2000:]}"
+
+
+def configure(tree: Path) -> None:
+    """``.config``: as little as proves a module."""
+    _make(tree, "tinyconfig")
+    words = [word for name in ENABLED.split() for word in ("-e", name)] + [
+        word for name in DISABLED.split() for word in ("-d", name)
+    ]
+    subprocess.run(["scripts/config", *words], cwd=tree, check=True)
+    _make(tree, "olddefconfig")
+
+
+def build(tree: Path, localversions: Sequence[str], out: Path) -> list[KernelBuild]:
+    """A kernel ``6.1.176<localversion>`` for each of ``localversions``, its parts below ``out``."""
+    configure(tree)
+    builds = []
+    for localversion in localversions:
+        release = VERSION + localversion
+        subprocess.run(["scripts/config", "--set-str", "LOCALVERSION", localversion], cwd=tree, check=True)
+        _make(tree, "bzImage", "modules")
+        place = out / release
+        place.mkdir(parents=True)
+        for source, name in (("arch/x86/boot/bzImage", "vmlinuz"), ("System.map", "System.map"), (".config", "config")):
+            shutil.copyfile(tree / source, place / name)
+        _devel(tree, place / "devel")
+        builds.append(KernelBuild(release, place / "devel", place / "vmlinuz", place / "System.map", place / "config"))
+    return builds
+
+
+def _devel(tree: Path, place: Path) -> None:
+    """What Fedora's kernel.spec puts into kernel-devel: makefiles, headers, Kbuild's programs, Module.symvers."""
+    wanted = ["Makefile", "Kconfig", ".config", "Module.symvers", "System.map", "include", "scripts", "arch/x86/include"]
+    wanted += ["arch/x86/Makefile", "arch/x86/Kconfig", "arch/x86/Makefile_32.cpu", "arch/x86/Makefile.um"]
+    wanted += ["tools/objtool/objtool", "arch/x86/kernel/asm-offsets.s", "kernel/Makefile", "arch/x86/entry/vdso/Makefile"]
+    names = [name for name in wanted if (tree / name).exists()]
+    place.mkdir()
+    packed = subprocess.Popen(
+        ["tar", "-C", tree, "-c", "--exclude=*.o", "--exclude=*.cmd", "--exclude=*.a", *names], stdout=subprocess.PIPE
+    )
+    subprocess.run(["tar", "-C", place, "-x"], stdin=packed.stdout, check=True)
+    assert packed.wait() == 0
