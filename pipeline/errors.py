@@ -62,6 +62,10 @@ class RegistryError(PipelineError):
     """The registry is absent, refused, or answered nonsense. Never used for 'there is no such image'."""
 
 
+class DeleteRefusedError(RegistryError):
+    """The registry does not delete: another way must be found, or a person do it."""
+
+
 class DiskError(PipelineError):
     """The machine's disk is full or not writable."""
 

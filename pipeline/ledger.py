@@ -195,7 +195,7 @@ class Ledger:
         if manifest is None or present == manifest.digest:
             return
         if present:
-            held = self._labels(tag).get("io.coreos-nvidia.driver", "")
+            held = self.labels(tag).get("io.coreos-nvidia.driver", "")
             with contextlib.suppress(PipelineError):
                 if DriverVersion(owner.driver.version) < DriverVersion(held):
                     return
@@ -208,7 +208,7 @@ class Ledger:
             return msgspec.json.decode((self.root / OUTCOMES / f"{pair.recipe[:16]}.json").read_bytes(), type=Entry)
         return None
 
-    def _labels(self, tag: str) -> Mapping[str, str]:
+    def labels(self, tag: str) -> Mapping[str, str]:
         """Labels of the image under ``tag``; empty where it is none."""
         manifest = self.registry.manifest(tag)
         try:
@@ -225,7 +225,7 @@ class Ledger:
 
         tag = pair.recipe_tag if self.built(pair) else pair.failed_tag
         manifest = self.registry.manifest(tag)
-        labels = self._labels(tag)
+        labels = self.labels(tag)
         if manifest is None:
             raise RegistryError(f"{self.registry.reference(tag)} is listed and cannot be read", hint="delete that tag")
         if not self.built(pair):

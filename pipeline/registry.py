@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
-from .errors import DiskError, RegistryError, UsageError
+from .errors import DeleteRefusedError, DiskError, RegistryError, UsageError
 from .partfile import PartFile
 from .registry_http import ANSWER_HINT, NETWORK_HINT, AgainError, Answer, Call, RegistryHttp, codes, own_words
 from .versions import check_tag
@@ -208,7 +208,8 @@ class Registry:
         answer = self._http.request(Call(f"delete {digest}", "DELETE", url, (200, 202, 400, 404, 405), scopes=scopes))
         if answer.status in (400, 405):
             hint = "let the registry delete (storage.delete.enabled), or remove it by the registry's own means"
-            raise self._error(f"delete {digest}: {answer.status} {own_words(answer.body)}", hint)
+            said = self._error(f"delete {digest}: {answer.status} {own_words(answer.body)}", hint)
+            raise DeleteRefusedError(said.message, hint=said.hint)
 
     # Calls.
 

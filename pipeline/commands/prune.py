@@ -1,0 +1,125 @@
+"""``doit prune``: images that no supported release needs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any, Final
+
+import msgspec
+
+from .. import publishing, registry_packages, retention
+from ..errors import DeleteRefusedError, RegistryError, UsageError
+from ..registry_packages import Packages
+from ..retention import Verdict
+from ..workspace import Workspace
+from .plain import JSON, Plain
+
+_THREADS: Final = 8
+
+
+class Prune(Plain):
+    """``doit prune``: list what may go; with ``--apply``, delete it."""
+
+    name = "prune"
+    doc_purpose = "list images that no supported release needs; --apply deletes them"
+    doc_usage = ""
+    doc_description = (
+        "An image stays as long as its OS release is in versions.lock, or is the previous one of a channel that is. Deletes "
+        "through the registry; on ghcr.io through GitHub's packages API where GITHUB_TOKEN is set."
+    )
+    cmd_options = (
+        {"name": "apply", "short": "", "long": "apply", "type": bool, "default": False, "help": "delete what is listed"},
+        {**JSON, "help": "print what goes and what stays as JSON"},
+    )
+
+    def work(self, space: Workspace, params: Any, args: list[str]) -> int:
+        """List; delete where asked to. Status 2 where something that may go could not be deleted."""
+        if args:
+            raise UsageError(f"prune takes no '{args[0]}'", hint="see 'doit help prune'")
+        if not params["apply"]:
+            _list(_verdicts(space), as_json=params["json"])
+            return 0
+        with space.alone():
+            verdicts = _verdicts(space)
+            _list(verdicts, as_json=params["json"])
+            deleter = _Deleter(space)
+            refused = [verdict for verdict in verdicts if verdict.remove and not deleter.delete(verdict)]
+            if len(refused) < sum(verdict.remove for verdict in verdicts):
+                space.ledger.refresh()
+                publishing.publish(space, ())
+            for verdict in refused:
+                print(
+                    f"doit: delete by hand: {space.registry.reference(verdict.digest)} ({' '.join(verdict.tags)})",
+                    file=sys.stderr,
+                )
+            return 2 if refused else 0
+
+
+def _verdicts(space: Workspace) -> list[Verdict]:
+    ledger, registry = space.ledger, space.registry
+    needs = retention.kept(space.plan)
+    with ThreadPoolExecutor(_THREADS) as threads:
+        tags = sorted(ledger.tags)
+        digests = {tag: digest for tag, digest in zip(tags, threads.map(registry.digest, tags), strict=True) if digest}
+        images = {
+            f"r-{e.recipe[7:23]}": retention.image_of(e) for e in ledger.published.pairs if e.outcome == "built" and e.recipe
+        }
+        strange = retention.unknown(digests, needs, images)
+        for tag, labels in zip(strange, threads.map(ledger.labels, strange), strict=True):
+            if image := retention.image_from(labels):
+                images[tag] = image
+    return retention.judge(digests, needs, images)
+
+
+def _list(verdicts: Sequence[Verdict], *, as_json: bool) -> None:
+    if as_json:
+        print(msgspec.json.encode(verdicts).decode())
+        return
+    for verdict in verdicts:
+        if verdict.remove:
+            print(f"{verdict.digest}  {' '.join(verdict.tags)}\n    {verdict.why}")
+    going = sum(verdict.remove for verdict in verdicts)
+    print(f"{going} of {len(verdicts)} images may go", file=sys.stderr)
+
+
+class _Deleter:
+    """Deletes through the registry, else through GitHub's packages API."""
+
+    def __init__(self, space: Workspace) -> None:
+        self._space, self._registry = space, space.registry
+
+    @cached_property
+    def _packages(self) -> Packages:
+        return Packages(self._registry.repository, self._space.environ)
+
+    @cached_property
+    def _versions(self) -> dict[str, int]:
+        return self._packages.versions()
+
+    def delete(self, verdict: Verdict) -> bool:
+        """False where it could not be deleted, which is said."""
+        registry, progress = self._registry, self._space.progress
+        if moved := [tag for tag in verdict.tags if registry.digest(tag) not in (verdict.digest, None)]:
+            progress.note("", f"{moved[0]} has moved meanwhile: {verdict.digest[:19]} stays until the next time")
+            return True
+        try:
+            registry.delete(verdict.digest)
+            if registry.digest(verdict.digest) is None:
+                return True
+            refusal = DeleteRefusedError(f"{registry.host} said that it deletes, and does not", hint="see its own documentation")
+        except DeleteRefusedError as error:
+            refusal = error
+        try:
+            if registry.host != registry_packages.HOST:
+                raise refusal
+            if not registry_packages.token(self._space.environ):
+                raise DeleteRefusedError(refusal.message, hint="set GITHUB_TOKEN: GitHub's packages API deletes there")
+            if verdict.digest in self._versions:
+                self._packages.delete(self._versions[verdict.digest])
+        except RegistryError as error:
+            progress.problem(str(error))
+            return False
+        return True
