@@ -19,7 +19,7 @@ from msgspec import Meta, Struct, field
 
 from .errors import BadFileError, PipelineError
 from .pinned import KINDS, Kind, Os, Sha256
-from .versions import VersionRange
+from .versions import VersionRange, within
 
 COMPAT_FILE: Final = Path("compat.toml")
 PATCHES: Final = Path(__file__).resolve().parent.parent / "dockerfiles" / "patches"
@@ -40,15 +40,15 @@ class _Conditions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     def concerns(self, driver: str, kind: Kind, os: Os, gcc: str | None) -> bool:
         """True where all but the kernel fits. A condition on ``gcc`` does not hold while the compiler is not known."""
         return (
-            (not self.driver or driver in VersionRange(self.driver))
+            (not self.driver or within(driver, self.driver))
             and (not self.kinds or kind in self.kinds)
             and (not self.os or os in self.os)
-            and (not self.gcc or (gcc is not None and gcc in VersionRange(self.gcc)))
+            and (not self.gcc or (gcc is not None and within(gcc, self.gcc)))
         )
 
     def fits(self, kernel: str) -> bool:
         """True where the kernel.org version ``kernel`` is in the range."""
-        return not self.kernel or kernel in VersionRange(self.kernel)
+        return not self.kernel or within(kernel, self.kernel)
 
 
 class Rule(_Conditions, frozen=True, forbid_unknown_fields=True, kw_only=True):

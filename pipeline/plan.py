@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property
 
 from . import compat
@@ -94,27 +94,38 @@ class Plan:
         self.wanted, self.lock, self.renderer = wanted, lock, renderer
         self.rules = rules or Compat()
 
+        self._made: dict[str, Pair] = {}
+
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
         """All of them; excluded ones too."""
+        return tuple(map(self._pair, self._named))
+
+    @cached_property
+    def _named(self) -> dict[str, tuple[Kernel, Driver, bool]]:
+        """Of each pair's id: kernel, driver, and whether that build of the kernel owns the plain tag. Held against no rule."""
         builds: dict[tuple[str, str, str], list[Kernel]] = {}
         for kernel in self.lock.kernels:
             builds.setdefault((kernel.os, kernel.arch, kernel.kernel), []).append(kernel)
-        return tuple(self._pairs(builds))
-
-    def _pairs(self, builds: dict[tuple[str, str, str], list[Kernel]]) -> Iterable[Pair]:
+        tried = {(d.version, d.arch): d for d in self.lock.drivers if kinds_of(self.wanted, d)}
+        named: dict[str, tuple[Kernel, Driver, bool]] = {}
         for same in builds.values():
-            newest = max(same, key=_age)
+            newest = max(same, key=_age) if len(same) > 1 else same[0]
             for kernel in same:
                 short = f"-{kernel.headers_digest[:8]}" if len(same) > 1 else ""
                 for version in kernel.drivers:
-                    if pair := self._pair(kernel, self.lock.driver(version, kernel.arch), short, plain=kernel is newest):
-                        yield pair
+                    if driver := tried.get((version, kernel.arch)):
+                        named[f"{kernel.key}-{version}{short}"] = kernel, driver, kernel is newest
+        return named
 
-    def _pair(self, kernel: Kernel, driver: Driver, short: str, *, plain: bool) -> Pair | None:
+    def _pair(self, name: str) -> Pair:
+        """The pair of that id, made once: a run over one of thousands makes one."""
+        if name not in self._made:
+            self._made[name] = self._make(name, *self._named[name])
+        return self._made[name]
+
+    def _make(self, name: str, kernel: Kernel, driver: Driver, plain: bool) -> Pair:
         kinds = kinds_of(self.wanted, driver)
-        if not kinds:
-            return None
         gcc = self.lock.toolchain(kernel).gcc
         verdicts = compat.pair(self.rules, kernel.version, driver.version, kinds, kernel.os, gcc).kinds
         usable = tuple(kind for kind in kinds if not verdicts[kind].rule)
@@ -124,7 +135,7 @@ class Plan:
         return Pair(
             kernel=kernel,
             driver=driver,
-            id=f"{kernel.key}-{driver.version}{short}",
+            id=name,
             kinds=usable,
             required=required_kinds(driver, usable),
             left_out={kind: verdicts[kind] for kind in kinds if kind not in usable},
@@ -134,11 +145,6 @@ class Plan:
             renderer=self.renderer,
         )
 
-    @cached_property
-    def by_id(self) -> dict[str, Pair]:
-        """Pairs by their id."""
-        return {pair.id: pair for pair in self.pairs}
-
     def select(self, patterns: Sequence[str]) -> tuple[Pair, ...]:
         """Pairs whose task name (``image:<id>``) matches one of ``patterns``; all for none.
 
@@ -147,13 +153,14 @@ class Plan:
         if not patterns:
             return self.pairs
         chosen: dict[str, Pair] = {}
+        names = [f"image:{name}" for name in self._named]
         for pattern in patterns:
             if not pattern.startswith("image"):
                 continue
-            found = [p for p in self.pairs if pattern in ("image", f"image:{p.id}") or fnmatchcase(f"image:{p.id}", pattern)]
+            found = [name for name in names if pattern in ("image", name)] or fnmatch.filter(names, pattern)
             if not found:
                 raise UsageError(f"'{pattern}' matches no pair of the lock", hint="'doit list --all' names them")
-            chosen.update({p.id: p for p in found})
+            chosen.update({name: self._pair(name.removeprefix("image:")) for name in found})
         return tuple(chosen.values())
 
 

@@ -168,6 +168,17 @@ class VersionRange:
         return any(all(_holds(operator, value, bound) for operator, bound in part) for part in self.alternatives)
 
 
+@lru_cache(maxsize=65536)
+def within(version: str, text: str) -> bool:
+    """``version in VersionRange(text)``, for thousands of kernels and drivers held against a handful of ranges."""
+    return version in _range(text)
+
+
+@lru_cache(maxsize=1024)
+def _range(text: str) -> VersionRange:
+    return VersionRange(text)
+
+
 def _holds(operator: str, value: tuple[int, ...], bound: tuple[int, ...]) -> bool:
     if operator == "prefix":
         return value[: len(bound)] == bound

@@ -17,7 +17,7 @@ from msgspec import Meta, Struct, field
 
 from .errors import BadFileError, PipelineError, UsageError
 from .pinned import Arch, Driver, Kernel, Kind, Name, Os
-from .versions import DriverVersion, VersionRange
+from .versions import DriverVersion, VersionRange, within
 
 WANTED_FILE: Final = Path("versions.toml")
 Reason = Annotated[str, Meta(min_length=5)]
@@ -84,8 +84,8 @@ class Exclusion(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def covers(self, kernel: Kernel, driver: str) -> bool:
         """True where this exclusion is about that pair."""
         return (
-            (not self.driver or driver in VersionRange(self.driver))
-            and (not self.kernel or kernel.version in VersionRange(self.kernel))
+            (not self.driver or within(driver, self.driver))
+            and (not self.kernel or within(kernel.version, self.kernel))
             and (not self.os or kernel.os in self.os)
             and (not self.arch or kernel.arch in self.arch)
         )
