@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline import tasks
-from pipeline.commands.plain import or_exit
+from pipeline.commands.plain import or_exit, state_file
 from pipeline.workspace import here
 
 DOIT_CONFIG = {
     "default_tasks": ["image"],
-    "dep_file": "build/doit.db",
+    "dep_file": state_file(),
     "backend": "sqlite3",
     "par_type": "thread",
     "verbosity": 2,

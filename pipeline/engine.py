@@ -50,21 +50,31 @@ class Engine:
 
     def __init__(self, host: str, *, timeout: int = 3600) -> None:
         self.host = host
+        version = self._version(host)
         try:
-            self._api = docker.APIClient(base_url=host, version="auto", timeout=timeout)
-            version = self._api.version()
+            api = tuple(int(part) for part in str(version.get("ApiVersion", "")).split("."))
+        except ValueError:
+            api = (0,)
+        if api < API_AT_LEAST:
+            raise UsageError(
+                f"the engine at {host} speaks API {version.get('ApiVersion')}", hint="Docker 20.10 (API 1.41) or newer"
+            )
+        self._api = docker.APIClient(base_url=host, version=str(version["ApiVersion"]), timeout=timeout)
+        self.arch: str = str(version.get("Arch", ""))
+        self.cpus: int = int(self._call("info", self._api.info).get("NCPU") or 1)
+
+    @staticmethod
+    def _version(host: str) -> Mapping[str, Any]:
+        """What the engine says of itself, before anybody settles on a version of the API; leaves no connection open."""
+        try:
+            with contextlib.closing(docker.APIClient(base_url=host, version=".".join(map(str, API_AT_LEAST)), timeout=60)) as api:
+                found = api.version(api_version=False)
         except (docker.errors.DockerException, http_errors.RequestException, OSError, ValueError) as error:
             raise EngineError(
                 f"no container engine answers at {host} ({_reason(error)})",
                 hint="run ./doit.sh, which starts one, or set DOCKER_HOST",
             ) from error
-        api = tuple(int(part) for part in str(version.get("ApiVersion", "0.0")).split("."))
-        if api < API_AT_LEAST:
-            raise UsageError(
-                f"the engine at {host} speaks API {version.get('ApiVersion')}", hint="Docker 20.10 (API 1.41) or newer"
-            )
-        self.arch: str = str(version.get("Arch", ""))
-        self.cpus: int = int(self._call("info", self._api.info).get("NCPU") or 1)
+        return found if isinstance(found, Mapping) else {}
 
     def has(self, tag: str, recipe: str) -> bool:
         """True where image ``tag`` is there and carries that recipe as its label."""

@@ -41,6 +41,7 @@ class Workspace:
         self.retry_failed = False
         self.to_do: Sequence[Pair] | None = None
         """The pairs that a run has found not done; None where nobody asked."""
+        self.registry_attempts = 5
 
     @cached_property
     def wanted(self) -> Wanted:
@@ -80,7 +81,7 @@ class Workspace:
         """Where images go."""
         from .registry import Registry
 
-        return Registry(self.settings.registry, environ=self.environ)
+        return Registry(self.settings.registry, environ=self.environ, attempts=self.registry_attempts)
 
     @cached_property
     def ledger(self) -> Ledger:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from doit.cmd_base import Command
 from doit.cmdparse import CmdParseError
 
-from ..errors import PipelineError, UsageError
+from ..errors import DiskError, PipelineError, UsageError
 from ..workspace import Workspace, here
 
 JSON: Final = {"name": "json", "short": "", "long": "json", "type": bool, "default": False}
@@ -47,6 +48,16 @@ class Strict:
         except CmdParseError as error:
             what = str(error).partition(" (parsing options")[0].removeprefix("Error parsing Command: ")
             return complain(UsageError(what, hint=f"see 'doit help {self.name}'"))
+
+
+def state_file() -> str:
+    """Where doit keeps its state, in a folder that is there: sqlite makes the file alone."""
+    place = Path("build/doit.db")
+    try:
+        place.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise SystemExit(complain(DiskError(f"{place.parent}: {error.strerror}", hint="mend its rights"))) from None
+    return str(place)
 
 
 class Plain(Strict, Command):  # type: ignore[misc]

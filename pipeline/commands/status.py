@@ -59,6 +59,7 @@ class Status(Plain):
 def present(space: Workspace) -> Index:
     """The index as the registry's tags have it now; the last one known where it does not answer, which is said."""
     local = ledger.local_index(space.root)
+    space.registry_attempts = 2  # who waits for an answer has one at hand: what was known last
     try:
         return space.ledger.index(space.plan, local)
     except RegistryError as error:
