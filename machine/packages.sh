@@ -36,6 +36,7 @@ chromium chromium
 chromium-driver chromedriver
 cpio cpio
 crun crun
+curl curl
 docker.io docker
 e2fsprogs mke2fs
 fdisk sfdisk
@@ -44,6 +45,7 @@ fuse-overlayfs fuse-overlayfs
 gcc gcc
 git git
 gnupg gpg
+jq jq
 kmod modinfo
 libc6-dev /usr/include/stdio.h
 libelf-dev /usr/include/libelf.h

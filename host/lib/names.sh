@@ -1,0 +1,56 @@
+# shellcheck shell=sh
+# What this host is, and how images for it are called.
+
+# read_host: KERNEL, ARCH, OS, OS_TAG.
+read_host() {
+    first_line "$ROOT/proc/sys/kernel/osrelease"
+    KERNEL=$LINE
+    case $(uname -m) in aarch64) ARCH=arm64 ;; *) ARCH=amd64 ;; esac
+    ID='' VERSION_ID='' VARIANT_ID=''
+    for file in "$ROOT/etc/os-release" "$ROOT/usr/lib/os-release"; do
+        [ -r "$file" ] || continue
+        ID=$(os_release ID "$file") VERSION_ID=$(os_release VERSION_ID "$file") VARIANT_ID=$(os_release VARIANT_ID "$file")
+        break
+    done
+    OS_TAG=$ID$VERSION_ID
+    case $ID in
+        flatcar) OS=flatcar ;;
+        coreos) OS=container-linux ;;
+        *) if [ "$VARIANT_ID" = coreos ] || command -v rpm-ostree > /dev/null; then OS=fedora-coreos; else OS=debian; fi ;;
+    esac
+}
+
+os_release() { sed -n "s/^$1=//p" "$2" | tr -d "\"'" | head -n 1; }
+
+# tag_text KERNEL: as it stands in a tag, where + and ~ may not.
+tag_text() { printf '%s\n' "$1" | sed 's/[+~]/_/g'; }
+
+# tags_of KERNEL DRIVER: the OS-qualified name first: two builds of one kernel string are told apart by it.
+tags_of() {
+    [ -z "$OS_TAG" ] || [ "$1" != "$KERNEL" ] || printf '%s-%s-%s\n' "$2" "$(tag_text "$1")" "$OS_TAG"
+    [ -z "${NEXT_OS_TAG:-}" ] || [ "$1" = "$KERNEL" ] || printf '%s-%s-%s\n' "$2" "$(tag_text "$1")" "$NEXT_OS_TAG"
+    printf '%s-%s\n' "$(tag_text "$1")" "$2"
+}
+
+# older VERSION THAN: true where every earlier number is equal and one is smaller.
+older() {
+    awk -v a="$1" -v b="$2" 'BEGIN { n = split(a, x, "."); m = split(b, y, ".")
+        for (i = 1; i <= n || i <= m; i++) { if (x[i] + 0 < y[i] + 0) exit 0; if (x[i] + 0 > y[i] + 0) exit 1 } exit 1 }'
+}
+
+# has_gpu: a display function of NVIDIA on the PCI bus, or a trial without one.
+has_gpu() {
+    [ "$NVIDIA_DRIVER_TRY" != 1 ] || return 0
+    for function in "$ROOT"/sys/bus/pci/devices/*; do
+        first_line "$function/vendor"
+        [ "$LINE" = 0x10de ] || continue
+        first_line "$function/class"
+        case $LINE in 0x03*) return 0 ;; esac
+    done
+    return 1
+}
+
+loaded_version() {
+    first_line "$ROOT/sys/module/nvidia/version"
+    printf '%s\n' "$LINE"
+}
