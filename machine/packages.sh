@@ -10,6 +10,7 @@ python3-venv -
 BASE_PACKAGES='
 ca-certificates /etc/ssl/certs/ca-certificates.crt
 gpgv gpgv
+openssl openssl
 '
 ENGINE_PACKAGES='
 docker.io dockerd
@@ -53,7 +54,6 @@ libssl-dev /usr/include/openssl/ssl.h
 make make
 makeself makeself
 mmdebstrap mmdebstrap
-openssl openssl
 podman podman
 rpm rpmbuild
 shellcheck shellcheck

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from . import index as indexes
-from .errors import PipelineError, RegistryError
+from .errors import PipelineError, RegistryError, UsageError
 from .index import Index
+from .signing import KEY_FILE, SIGNATURE_FILE, signer
 
 if TYPE_CHECKING:
     from .parts import Workshop
@@ -31,6 +32,8 @@ BASIS_LABEL: Final = "io.coreos-nvidia.basis"
 """``basis`` of what the index was made from."""
 DOCUMENT_LABEL: Final = "io.coreos-nvidia.document"
 """``digest`` of ``/index.json``."""
+SIGNER_LABEL: Final = "io.coreos-nvidia.signed-by"
+"""``key_id`` of the key that signed ``/index.json``; no such label where nobody did."""
 MAX_BYTES: Final = 256 << 20
 
 
@@ -40,7 +43,7 @@ def digest(document: bytes) -> str:
 
 
 def basis(plan: Plan, tags: Iterable[str]) -> str:
-    """Sha256 over all that outcomes follow from: lock, wishes, rules, recipes, the registry's recipe tags, and our own code.
+    """Sha256 over all that outcomes follow from: lock, wishes, rules, recipes, the registry's recipe tags, the signer, our code.
 
     An index that was made from the same basis is the one that would be made now. Details such as sizes and seconds belong
     to a recipe's tag and do not change beside it.
@@ -50,6 +53,8 @@ def basis(plan: Plan, tags: Iterable[str]) -> str:
         total.update(msgspec.json.encode(part))
     total.update("\n".join(pair.recipe for pair in plan.pairs).encode())
     total.update("\n".join(sorted(tag for tag in tags if tag.startswith(("r-", "failed-")))).encode())
+    if signed_by := signer():
+        total.update(signed_by.key_id.encode())
     return f"sha256:{total.hexdigest()}"
 
 
@@ -91,15 +96,27 @@ class Published:
 
 
 def push(index: Index, made_from: str, held: Published, shop: Workshop) -> bool:
-    """Publish ``index`` as ``driver:index``; False where the registry has it."""
+    """Publish ``index`` as ``driver:index``, signed where there is a key; False where the registry has it.
+
+    Raises UsageError where the one that is there is signed and there is no key: hosts that check would trust nothing any more.
+    """
     from .assemble import assemble, tree
 
     document = indexes.dump(index)
     facts = {SERIAL_LABEL: str(index.serial), BASIS_LABEL: made_from, DOCUMENT_LABEL: digest(document)}
+    signed_by = signer()
+    if signed_by:
+        facts[SIGNER_LABEL] = signed_by.key_id
+    elif SIGNER_LABEL in held.labels:
+        raise UsageError(
+            "driver:index in the registry is signed, and there is no key to sign the new one", hint=f"set {KEY_FILE}"
+        )
     if facts.items() <= held.labels.items():
         return False
     files = {"index.json": (0o644, document)}
     files |= {path: (0o644, data) for path, data in indexes.kernel_files(index.pairs).items()}
+    if signed_by:
+        files[SIGNATURE_FILE] = (0o644, signed_by.sign(document))
     layer = shop.store.add(tree(files), 0)
     labels = {"org.opencontainers.image.title": "driver index"} | facts
     image = assemble([layer], arch="amd64", epoch=0, labels=labels, names=["index"], program=False)
