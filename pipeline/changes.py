@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from .pinned import Driver, Kernel, Lock
+from .pinned import Driver, Kernel, Lock, Pending
 
 _SHOWN: Final = 4
 
@@ -23,10 +23,26 @@ def describe(old: Lock, new: Lock) -> list[str]:
             if before[name] != after[name]
         )
 
+    def waiting(what: str, before: dict[str, Any], after: dict[str, Any], gone: dict[str, str]) -> None:
+        lines.extend(f"+ pending {what} {name}{_waits(after[name])}" for name in sorted(after.keys() - before.keys()))
+        lines.extend(
+            f"- pending {what} {name}: {gone.get(name, 'no longer wanted')}" for name in sorted(before.keys() - after.keys())
+        )
+        lines.extend(
+            f"~ pending {what} {name}: {_difference(before[name], after[name])}"
+            for name in sorted(before.keys() & after.keys())
+            if before[name] != after[name]
+        )
+
     compare("base", {b.arch: b for b in old.bases}, {b.arch: b for b in new.bases})
     compare("toolchain", _by_name(old.toolchains, "name"), _by_name(new.toolchains, "name"))
     compare("driver", _by_name(old.drivers, "version"), _by_name(new.drivers, "version"))
     compare("kernel", _kernels(old), _kernels(new))
+    pinned = {f"{d.version}/{d.arch}" for d in new.drivers}
+    gone = dict.fromkeys(pinned, "pinned now")
+    waiting("driver", _by_name(old.pending_drivers, "version"), _by_name(new.pending_drivers, "version"), gone)
+    gone = {kernel.key: "pinned now" for kernel in new.kernels}
+    waiting("kernel", _pending(old), _pending(new), gone)
     return lines
 
 
@@ -41,6 +57,23 @@ def _kernels(lock: Lock) -> dict[str, Kernel]:
         key = kernel.key if kernel.key not in named else f"{kernel.key} ({kernel.headers_digest[:12]})"
         named[key] = kernel
     return named
+
+
+def _pending(lock: Lock) -> dict[str, Pending]:
+    """By name; releases without a known kernel by their reason, of which there is one an architecture as a rule."""
+    named: dict[str, Pending] = {}
+    for p in lock.pending:
+        name = p.kernel or "unknown"
+        key = f"{p.os}/{p.arch}:{name}"
+        named[key if key not in named else f"{key} ({p.reason})"] = p
+    return named
+
+
+def _waits(entry: Any) -> str:
+    if isinstance(entry, Pending):
+        releases = ", ".join(f"{r.channel} {r.version}" for r in entry.releases)
+        return f" ({releases})" if releases else ""
+    return ""
 
 
 def _detail(entry: Any) -> str:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,6 +72,8 @@ def _check(lock: Lock, name: str) -> None:
     once("toolchains", (f"{t.name} {t.arch}" for t in lock.toolchains))
     once("drivers", (f"driver {d.version} {d.arch}" for d in lock.drivers))
     once("kernels", (f"kernel {k.key} headers {k.headers_digest[:12]}" for k in lock.kernels))
+    once("pending", (f"pending {p.os}/{p.arch}:{p.kernel or p.reason}" for p in lock.pending))
+    once("pending_drivers", (f"pending driver {d.version} {d.arch}" for d in lock.pending_drivers))
     for where, file in _walk(lock):
         from_archive, from_url = file.archive is not None and file.path is not None, bool(file.urls)
         if from_archive == from_url or (file.archive is None) != (file.path is None):
@@ -87,6 +89,7 @@ def _check(lock: Lock, name: str) -> None:
             raise bad(f"drivers[{number}]", f"driver {driver.version} has no module sources of either kind")
         if missing := [k for k in driver.required if k not in driver.kinds]:
             raise bad(f"drivers[{number}].required", f"driver {driver.version} has no {missing[0]} sources")
+    _check_pending(lock, bad)
     tags: dict[tuple[str, str], str] = {}
     for number, kernel in enumerate(lock.kernels):
         where = f"kernels[{number}]"
@@ -116,6 +119,27 @@ def _check(lock: Lock, name: str) -> None:
         if both := sorted(mine & seen):
             raise bad(f"kernels[{number}]", f"two kernels {kernel.kernel} would share the tag …-{both[0]}")
         seen |= mine
+
+
+def _check_pending(lock: Lock, bad: Callable[[str, str], BadFileError]) -> None:
+    """Versions and kernels of what is pending reach the index and its file names."""
+    for number, pending in enumerate(lock.pending):
+        try:
+            for version in pending.drivers:
+                DriverVersion(version)
+            if pending.kernel:
+                KernelRelease(pending.kernel)
+        except PipelineError as error:
+            raise bad(f"pending[{number}]", error.message) from error
+        if len({(r.channel, r.version) for r in pending.releases}) < len(pending.releases):
+            raise bad(f"pending[{number}].releases", "a release stands twice")
+    for number, driver in enumerate(lock.pending_drivers):
+        try:
+            DriverVersion(driver.version)
+        except PipelineError as error:
+            raise bad(f"pending_drivers[{number}].version", error.message) from error
+        if (driver.version, driver.arch) in lock._drivers:
+            raise bad(f"pending_drivers[{number}]", f"driver {driver.version} for {driver.arch} is pinned and pending")
 
 
 def _walk(lock: Lock) -> Iterator[tuple[str, File]]:
@@ -157,9 +181,21 @@ def dump(lock: Lock) -> bytes:
             )
             for k in sorted(lock.kernels, key=lambda k: (k.os, KernelRelease(k.kernel), k.arch, k.headers_digest))
         ),
-        pending=tuple(sorted(lock.pending, key=lambda p: (p.os, p.kernel, p.arch, p.reason))),
+        pending=tuple(
+            msgspec.structs.replace(
+                p,
+                drivers=tuple(sorted(p.drivers, key=DriverVersion)),
+                releases=tuple(sorted(p.releases, key=lambda r: (r.channel, r.version))),
+            )
+            for p in sorted(lock.pending, key=lambda p: (p.os, _order(p.kernel), p.arch, p.reason))
+        ),
+        pending_drivers=tuple(sorted(lock.pending_drivers, key=lambda d: (DriverVersion(d.version), d.arch))),
     )
     return (_layout(msgspec.to_builtins(tidy), 0) + "\n").encode()
+
+
+def _order(kernel: str) -> tuple[bool, KernelRelease | str]:
+    return bool(kernel), KernelRelease(kernel) if kernel else ""
 
 
 def _packages(entry: Any) -> Any:

@@ -26,6 +26,7 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_~-]{0,127}\Z")]
 Version = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_~:-]{0,99}\Z")]
 RelativePath = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~:%@-]*(/[A-Za-z0-9][A-Za-z0-9._+~:%@-]*)*\Z")]
 Url = Annotated[str, Meta(pattern=r"^https?://[!-~]+\Z", max_length=500)]
+Reason = Annotated[str, Meta(min_length=1, max_length=700)]
 Date = Annotated[str, Meta(pattern=r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z\Z")]
 
 
@@ -138,14 +139,29 @@ class Driver(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
 
 class Pending(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """A release, kernel or driver that is known but not pinned, with the reason."""
+    """A kernel that is known but not pinned, the releases that have it, the drivers wanted on it, and the reason.
+
+    ``kernel`` is "" where not even that is known of the releases. Of a pinned kernel it names what is not: releases of it
+    with other headers, or drivers that are pending themselves.
+    """
 
     os: Os
     arch: Arch
     kernel: str
     drivers: tuple[Name, ...] = ()
     releases: tuple[OsRelease, ...] = ()
-    reason: str
+    reason: Reason
+    see: str = ""
+
+
+class PendingDriver(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """A driver that is wanted but not pinned; ``sources`` list it, best first."""
+
+    version: Name
+    arch: Arch
+    sources: tuple[Name, ...] = ()
+    required: tuple[Kind, ...] = ()
+    reason: Reason
     see: str = ""
 
 
@@ -158,6 +174,7 @@ class Lock(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, 
     drivers: tuple[Driver, ...] = ()
     kernels: tuple[Kernel, ...] = ()
     pending: tuple[Pending, ...] = ()
+    pending_drivers: tuple[PendingDriver, ...] = ()
 
     @cached_property
     def _toolchains(self) -> dict[tuple[str, str], Toolchain]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
 from .archives import Archives
 from .errors import PipelineError, UpstreamDataError, UsageError
-from .fetch import Fetcher
 from .pinned import Arch, Base, Driver, File, Kernel, Lock, OsRelease, Toolchain
 from .upstream import debian, debian_drivers
 from .upstream.apt import Solver
@@ -28,7 +27,19 @@ MAX_INDEX_BYTES: Final = 64 << 20
 Entry = TypeVar("Entry", Base, Toolchain, Kernel, Driver)
 
 
-def read_debian(wishes: Debian, arch: str, fetcher: Fetcher, archives: Archives) -> Indices:
+class Server(Protocol):
+    """Who gets things from servers: a Fetcher."""
+
+    def get(self, url: str, *, max_bytes: int = ..., immutable: bool = ...) -> bytes:
+        """The body at ``url``."""
+        ...
+
+    def forget(self, url: str) -> None:
+        """Drop ``url`` from the cache."""
+        ...
+
+
+def read_debian(wishes: Debian, arch: str, fetcher: Server, archives: Archives) -> Indices:
     """Every suite's indices, verified. For each suite the bases of its archive are tried in order.
 
     Raises UsageError where no base is known, and the last base's PipelineError where none gives a right suite.

@@ -99,12 +99,16 @@ class Build(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Wanted(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The whole file."""
+    """The whole file. What upstreams are asked for is read by ``policies``: only ``doit update`` needs it."""
 
     settings: Settings = Settings()
     archives: dict[Name, tuple[str, ...]] = {}
     build: Build = Build()
     debian: Debian | None = None
+    fedora_coreos: dict[str, Any] | None = field(name="fedora-coreos", default=None)
+    flatcar: dict[str, Any] | None = None
+    container_linux: dict[str, Any] | None = field(name="container-linux", default=None)
+    nvidia: dict[str, Any] | None = None
     drivers: tuple[DriverWish, ...] = field(name="driver", default=())
     exclusions: tuple[Exclusion, ...] = field(name="exclude", default=())
 

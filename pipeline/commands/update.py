@@ -9,6 +9,7 @@ import msgspec
 
 from .. import lock, update
 from ..errors import PipelineError, UsageError
+from ..summary import summary
 from ..workspace import Workspace
 from .plain import JSON, Plain
 
@@ -29,6 +30,14 @@ class Update(Plain):
             "default": False,
             "help": "show what would change and write nothing",
         },
+        {
+            "name": "accept_fewer",
+            "short": "",
+            "long": "accept-fewer",
+            "type": bool,
+            "default": False,
+            "help": "take a source at its word that lists far less than before",
+        },
         {**JSON, "help": "print the changes as JSON"},
     )
 
@@ -37,21 +46,26 @@ class Update(Plain):
         if args:
             raise UsageError(f"update takes no '{args[0]}'", hint="see 'doit help update'")
         path = space.root / lock.LOCK_FILE
+        broken = ""
         try:
             old = lock.load(path)
         except PipelineError as error:
-            if path.exists():
-                print(f"doit: {error}; it is written anew from the upstreams", file=sys.stderr)
+            broken = str(error) if path.exists() else ""
             old = lock.empty()
-        result = update.update(space.wanted, old, space.fetcher, space.archives)
+        result = update.update(space.wanted, old, space.fetcher, space.archives, accept_fewer=params["accept_fewer"])
         data = lock.dump(result.lock)
         lock.parse(data)  # what we write we can read
+        if broken and result.problems:
+            result.problems.append(f"{broken}; it is left as it is, since not every source could be read")
+        elif broken:
+            print(f"doit: {broken}; it is written anew from the upstreams", file=sys.stderr)
         for problem in result.problems:
             print(f"doit: {problem}", file=sys.stderr)
-        if not params["dry_run"]:
+        written = not params["dry_run"] and not (broken and result.problems)
+        if written:
             lock.write(path, data)
         if params["json"]:
-            print(msgspec.json.encode({**result.json, "written": not params["dry_run"]}).decode())
+            print(msgspec.json.encode({**result.json, "requests": space.fetcher.requests, "written": written}).decode())
         else:
-            print("\n".join(result.changes) if result.changes else "nothing changed")
+            sys.stdout.write(summary(result.lock, result.changes, result.reports, result.problems))
         return 2 if result.problems else 0

@@ -6,6 +6,7 @@ A driver's parts all come from the one upstream version; two tools that Debian h
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -98,6 +99,18 @@ def _fits(relation: str | None, version: str) -> Callable[[Package], bool]:
 def upstream(version: str) -> str:
     """The upstream part of a package version: ``535.309.01`` of ``535.309.01-0+deb12u1``."""
     return DpkgVersion(version).upstream
+
+
+def driver_versions(indices: Indices) -> list[str]:
+    """Every NVIDIA driver that the archive has whole, in ascending order."""
+    sources = (p for found in indices.packages.values() for p in found if p.name.endswith("-kernel-source"))
+    found: list[DriverVersion] = []
+    for text in {upstream(p.version) for p in sources if _SOURCE.fullmatch(p.source)}:
+        with contextlib.suppress(UpstreamDataError):
+            version = DriverVersion(text)
+            if driver_packages(indices, text):
+                found.append(version)
+    return [version.text for version in sorted(found)]
 
 
 def driver_packages(indices: Indices, driver: str) -> tuple[list[Package], list[Package], list[Package]] | None:

@@ -27,7 +27,7 @@ from .fcos_metadata import (
     stream_url,
     updates_url,
 )
-from .fedora_kernel import checked, kernel_rpm_urls
+from .fedora_kernel import RPM_ARCH, checked, kernel_rpm_urls
 from .policy import FedoraCoreOS
 from .records import Discovery, Findings, Get, Need, Release, ReleaseKey, Skips, State, newest
 
@@ -110,12 +110,14 @@ def discover(get: Get, policy: FedoraCoreOS, known: Mapping[ReleaseKey, str]) ->
             findings.warn(*index.warnings)
         if updates:
             _report(findings, stream, current, updates, index)
+        silent: list[str] = []
         for (version, arch), state in wanted(policy, current, updates, index).items():
             image = index.images.get((version, arch)) if index else None
             if image is None and "current" in state:
                 image = f"{OCI_REPOSITORY}:{stream}"
             source = stream_url(stream) if "current" in state else releases_url(stream)
             kernel, need, source = _kernel(findings, stream, version, arch, known, source)
+            silent += [f"{version} {RPM_ARCH[arch]}"] if need == "rpmdb" else []
             findings.add(
                 Release(
                     os="fedora-coreos",
@@ -131,6 +133,9 @@ def discover(get: Get, policy: FedoraCoreOS, known: Mapping[ReleaseKey, str]) ->
                     image=image,
                 )
             )
+        if silent:
+            what = "no kernel in the metadata of these builds; the RPM database of their images has to say it"
+            findings.warn(f"{stream}: {what}: {', '.join(silent)}")
     return findings.done()
 
 
@@ -148,7 +153,6 @@ def _kernel(
         findings.problem(stream, url, error)
         return None, "retry", source
     if found is None:
-        findings.warn(f"{url}: no kernel; the RPM database of the release's image has to say it")
         return None, "rpmdb", source
     return found, None, url
 

@@ -14,7 +14,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct, field
 
 from ..errors import UpstreamDataError
-from ..pinned import KINDS, Arch, Kind
+from ..pinned import KINDS, Arch, Kind, Os
 from ..versions import DriverVersion
 from .nvidia_feeds import DataCentre, Hints
 from .nvidia_files import Redist
@@ -52,7 +52,7 @@ class Drivers(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     them that has ended, or whose end is not known, needs an entry in ``reasons``. ``hold`` keeps a branch at a version.
     ``exact``: further versions. ``kinds``: the kinds of module required of a branch, all that it has where nothing is
     said. ``ends``: end-of-life days that a person knows, before those of the feeds. ``sources``: who is asked, best
-    first.
+    first. ``cuda``: the CUDA releases whose redist manifests are read. ``os``: on whose kernels these drivers are wanted.
     """
 
     branches: Literal["newest of each supported branch"] | tuple[_Branch, ...] = SUPPORTED
@@ -64,6 +64,8 @@ class Drivers(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ends: dict[_Branch, datetime.date] = {}
     arches: Annotated[tuple[Arch, ...], Meta(min_length=1)] = _ARCHES
     sources: Annotated[tuple[Source, ...], Meta(min_length=1)] = ("data-centre", "redist", "debian")
+    cuda: tuple[Annotated[str, Meta(pattern=r"^[0-9]{1,2}(\.[0-9]{1,3}){1,2}\Z")], ...] = ()
+    os: tuple[Os, ...] = ("fedora-coreos", "flatcar", "container-linux")
 
     def __post_init__(self) -> None:
         if "unofficial" in self.sources:
@@ -163,8 +165,9 @@ class _Selecting:
             self.reports.append(f"support has ended, not taken: {', '.join(self.ended)}; {hint}")
         for exact in self.policy.exact:
             self._take(exact.version, exact.reason)
-        for branch in sorted(self.hinted, key=int):
-            self._hinted(branch)
+        hinted = [version for branch in sorted(self.hinted, key=int) if (version := self._hinted(branch))]
+        if hinted:
+            self.reports.append(f"said to be out, and no source of drivers lists them: {', '.join(hinted)}")
         drivers = sorted(self.chosen.values(), key=lambda chosen: DriverVersion(chosen.version))
         return Selection(drivers=tuple(drivers), reports=tuple(self.reports))
 
@@ -214,13 +217,13 @@ class _Selecting:
         required = tuple(kind for kind in KINDS if kind in self.policy.kinds.get(branch, ()))
         self.chosen[version] = Chosen(version=version, sources=sources, required=required, reason=reason)
 
-    def _hinted(self, branch: str) -> None:
+    def _hinted(self, branch: str) -> str | None:
+        """What the hints know beyond the sources; nothing of branches older than all that are listed: 173, 304."""
         hinted, listed = _newest(self.hinted[branch]), _newest(e.version for e in self.listed.get(branch, ()))
         known = sorted(int(name) for name in self.listed)
         if hinted is None or (listed is None and known and int(branch) < known[0]):
-            return  # branches older than all that are listed: 173, 304
-        if listed is None or DriverVersion(listed) < DriverVersion(hinted):
-            self.reports.append(f"{branch}: {hinted} is said to be out; no source of drivers lists it")
+            return None
+        return hinted if listed is None or DriverVersion(listed) < DriverVersion(hinted) else None
 
 
 def _newest(versions: Iterable[str]) -> str | None:

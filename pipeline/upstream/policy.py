@@ -1,7 +1,8 @@
 """What ``versions.toml`` says of each CoreOS source: which channels, how far back, on which architectures.
 
 A release is wanted when it is current or rolling out, or among the newest ``keep`` of its channel and architecture, or
-dated ``since`` or later. What goes beyond a default (an ended channel, a retired OS) needs its ``reason``.
+dated ``since`` or later. What goes beyond a default (an ended channel, a retired OS) needs its ``reason``. ``keys`` are
+the vendor's: without one nothing that is signed can be checked, and what depends on it stays pending.
 """
 
 from __future__ import annotations
@@ -22,11 +23,22 @@ feeds: edge 2020-04, lts-2021 2022-10, lts-2022 2023-10, lts-2023 2025-08."""
 Keep = Annotated[int, Meta(ge=0, le=1000)]
 
 
+class VendorKey(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A key that a vendor signs with: its full fingerprint, and the vendor's page or file that a person took it from.
+
+    None is built in: a fingerprint from memory would vouch for anything.
+    """
+
+    fingerprint: Annotated[str, Meta(pattern=r"^([0-9A-F]{40}|[0-9A-F]{64})\Z")]
+    source: Annotated[str, Meta(pattern=r"^https://[!-~]+\Z", max_length=500)]
+
+
 class _Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     arches: Annotated[tuple[Arch, ...], Meta(min_length=1)] = ("amd64", "arm64")
     keep: Keep = 3
     since: datetime.date | None = None
     reason: str = ""
+    keys: tuple[VendorKey, ...] = ()
 
 
 class FedoraCoreOS(_Policy, frozen=True, forbid_unknown_fields=True, kw_only=True):

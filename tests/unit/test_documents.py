@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline import errors, wanted
+from pipeline import errors, policies, wanted
 from tests.documents import README, ROOT, blocks, commands, documents, headings, links, spans
 
 DOIT = Path(sys.executable).with_name("doit")
@@ -113,10 +113,10 @@ def test_every_table_and_key_of_versions_toml_is_explained_and_no_other() -> Non
     explained: dict[str, set[str]] = {}
     table = ""
     for first, keys in (row.split("|")[1:3] for row in section.splitlines() if row.startswith("|")):
-        table = "".join(re.findall(r"`\[+([a-z]+)\]+`", first)) or table
+        table = "".join(re.findall(r"`\[+([a-z-]+)\]+`", first)) or table
         explained.setdefault(table, set()).update(re.findall(r"`([a-z_]+)`", keys))
     real: dict[str, set[str]] = {}
-    for field in msgspec.structs.fields(wanted.Wanted):
+    for field in (*msgspec.structs.fields(wanted.Wanted), *msgspec.structs.fields(policies.Policies)):
         kind = next((t for t in _structs(field.type)), None)
         real[field.encode_name] = {inner.encode_name for inner in msgspec.structs.fields(kind)} if kind else set()
     del explained[""]

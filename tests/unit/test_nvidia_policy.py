@@ -155,7 +155,7 @@ def test_kinds_of_a_branch_are_required() -> None:
 def test_a_hint_is_reported_and_never_taken() -> None:
     found = chosen({}, *LTS, listed("580.200.01", "unofficial"), listed("304.137", "unofficial"))
     assert versions(found) == ["580.178.04"]
-    assert found.reports == ("580: 580.200.01 is said to be out; no source of drivers lists it",)
+    assert found.reports == ("said to be out, and no source of drivers lists them: 580.200.01",)
 
 
 @pytest.mark.parametrize(
@@ -192,9 +192,7 @@ def test_of_the_recorded_feeds_535_is_taken_by_name_alone() -> None:
     assert found.reports == (
         "550: 550.54.15 is out and not taken: newer than the policy",
         "575: 575.57.08 is out and not taken: newer than the policy",
-        "580: 580.159.04 is said to be out; no source of drivers lists it",
-        "590: 590.48.01 is said to be out; no source of drivers lists it",
-        "595: 595.71.05 is said to be out; no source of drivers lists it",
+        "said to be out, and no source of drivers lists them: 580.159.04, 590.48.01, 595.71.05",
     )
 
 

@@ -1,0 +1,99 @@
+"""From a release that discovery found to a kernel that can be built, and from a wished driver to a pinned one.
+
+One function an OS: ``pin(release, means)`` gives the Kernel, with files, headers and toolchain pinned, or Unpinned with
+the reason why not. It is asked for each release that the lock does not pin yet, so an artefact is fetched once; whatever
+it gives is merged by kernel and headers. It raises NetworkError, UpstreamDataError or IntegrityError where a server or a
+file is not right; that becomes the reason. A vendor's key is taken from ``means.keys`` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from msgspec import Struct
+
+from .errors import IntegrityError, NetworkError, UpstreamDataError
+from .pinned import Arch, Driver, Kernel, Lock, Os
+from .upstream.fedora_kernel import kernel_rpm_urls
+from .upstream.flatcar import file_url
+from .upstream.nvidia_files import tesla_url
+from .upstream.nvidia_policy import Chosen
+from .upstream.policy import VendorKey
+from .upstream.records import Get, Release
+from .versions import DriverVersion
+
+
+class Unpinned(Struct, frozen=True):
+    """Why something known cannot be pinned now, and where to read more."""
+
+    reason: str
+    see: str = ""
+
+
+class Means(Struct, frozen=True, kw_only=True):
+    """What a pin function may use: how to get a URL, the vendor's keys by policy, and the lock as it is so far."""
+
+    get: Get
+    keys: tuple[VendorKey, ...] = ()
+    lock: Lock
+
+
+Pin = Callable[[Release, Means], Kernel | Unpinned]
+DriverPin = Callable[[Chosen, Arch, Means], Driver | Unpinned]
+DEVELOPER_CONTAINER: Final = "flatcar_developer_container.bin.bz2"
+_NOBODY_SAID: Final[Mapping[str, str]] = {
+    "rpmdb": "its kernel is not known: the build's metadata has not given it, and the RPM database of its image was not asked",
+    "packages": "its kernel is not known: its package list is not published yet",
+    "revision": "the feed has its kernel.org version only: say in [container-linux] kernels what 'uname -r' prints there",
+    "retry": "its kernel is not known: the server that has it did not answer rightly",
+}
+
+
+def unknown_kernel(release: Release) -> Unpinned:
+    """Why a release without a kernel has none."""
+    return Unpinned(_NOBODY_SAID[release.need or "retry"])
+
+
+def fedora_coreos(release: Release, means: Means) -> Kernel | Unpinned:
+    """The kernel of a Fedora CoreOS release, from Fedora's kernel-devel and kernel-core packages."""
+    see = kernel_rpm_urls(release.kernel)[0] if release.kernel else ""
+    return _by_key(means, "[fedora-coreos]", "Fedora's", "kernel-devel package", see)
+
+
+def flatcar(release: Release, means: Means) -> Kernel | Unpinned:
+    """The kernel of a Flatcar release, from its developer container."""
+    see = file_url(release.channel, release.arch, release.version, DEVELOPER_CONTAINER)
+    return _by_key(means, "[flatcar]", "Flatcar's", "developer container", see)
+
+
+def container_linux(release: Release, means: Means) -> Kernel | Unpinned:
+    """The kernel of a Container Linux release, from kernel.org's sources and the host's configuration."""
+    see = release.source_url
+    return _by_key(means, "[container-linux]", "kernel.org's", "kernel source with the configuration of a host", see)
+
+
+def _by_key(means: Means, table: str, whose: str, what: str, see: str) -> Unpinned:
+    if not means.keys:
+        return Unpinned(f"no fingerprint of {whose} signing key in {table} keys: its {what} could not be checked", see)
+    return Unpinned(f"its {what} has not been downloaded, checked and pinned", see)
+
+
+PINS: Final[dict[Os, Pin]] = {"fedora-coreos": fedora_coreos, "flatcar": flatcar, "container-linux": container_linux}
+
+
+def driver(chosen: Chosen, arch: Arch, _means: Means) -> Driver | Unpinned:
+    """A driver out of NVIDIA's own files. Those that Debian's archive has are pinned from there before this is asked."""
+    sources = chosen.sources.get(arch, ())
+    if not sources:
+        return Unpinned("wished, and no source that was read lists it")
+    see = tesla_url(DriverVersion(chosen.version), arch) if "data-centre" in sources else ""
+    return Unpinned("its archive has not been downloaded, checked and pinned", see)
+
+
+def tried(pin: Callable[[], Kernel | Unpinned]) -> Kernel | Unpinned:
+    """What ``pin`` gives; a server or file that is not right is a reason, not the end of the run."""
+    try:
+        return pin()
+    except (NetworkError, UpstreamDataError, IntegrityError) as error:
+        return Unpinned(error.message)

@@ -1,0 +1,230 @@
+"""The lock's entries that the CoreOS sources give: kernels of Fedora CoreOS, Flatcar and Container Linux.
+
+No list shrinks in silence. A channel whose feeds fail keeps what it gave. A release that policy still wants and that its
+source no longer lists is kept and reported; where that is so of more than half of a channel, the source is refused. A
+release goes when newer ones have taken its place, or when versions.toml no longer asks for its channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from . import pin
+from .pin import Means, Unpinned
+from .pinned import Arch, Kernel, Lock, Os, OsRelease, Pending
+from .policies import Policies
+from .upstream import container_linux, fedora_coreos, flatcar
+from .upstream.fcos_metadata import day
+from .upstream.policy import ContainerLinux, FedoraCoreOS, Flatcar
+from .upstream.records import Discovery, Get, Release, ReleaseKey
+from .versions import numbers_of
+
+COREOS: Final[tuple[Os, ...]] = ("fedora-coreos", "flatcar", "container-linux")
+Policy = FedoraCoreOS | Flatcar | ContainerLinux
+_Place = tuple[str, str, str]
+"""Architecture, kernel, and the digest of its headers (the reason, where no kernel is known)."""
+
+
+@dataclass
+class Notes:
+    """What a run has to say besides the lock: for people to know, and what could not be read (exit status 2)."""
+
+    reports: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, other: Notes) -> None:
+        """Take over what another source had to say."""
+        self.reports += other.reports
+        self.problems += other.problems
+
+
+def enabled(policies: Policies) -> dict[Os, Policy]:
+    """The policies of the CoreOS sources that are asked."""
+    given: dict[Os, Policy | None] = {
+        "fedora-coreos": policies.fedora_coreos,
+        "flatcar": policies.flatcar,
+        "container-linux": policies.container_linux,
+    }
+    return {os: policy for os, policy in given.items() if policy is not None}
+
+
+def read_coreos(policies: Policies, old: Lock, get: Get) -> dict[Os, Discovery]:
+    """What every enabled source lists now; the sources are read beside each other, each one feed after the other."""
+    known = _known(old)
+    asks: dict[Os, Callable[[], Discovery]] = {}
+    if policies.fedora_coreos:
+        asks["fedora-coreos"] = partial(fedora_coreos.discover, get, policies.fedora_coreos, known)
+    if policies.flatcar:
+        asks["flatcar"] = partial(flatcar.discover, get, policies.flatcar, known)
+    if policies.container_linux:
+        asks["container-linux"] = partial(container_linux.discover, get, policies.container_linux, known)
+    with ThreadPoolExecutor(max_workers=len(COREOS)) as pool:
+        running = {os: pool.submit(ask) for os, ask in asks.items()}
+        return {os: done.result() for os, done in running.items()}
+
+
+def coreos_lock(
+    policies: Policies, old: Lock, found: Mapping[Os, Discovery], get: Get, notes: Notes, *, accept_fewer: bool
+) -> Lock:
+    """``old`` with the kernels and pending entries of every CoreOS source as ``found`` says; drivers are not looked at."""
+    kernels = [k for k in old.kernels if k.os not in COREOS]
+    pending = [p for p in old.pending if p.os not in COREOS]
+    for os, policy in enabled(policies).items():
+        source = _Source(os, policy, old, found[os], notes, accept_fewer)
+        mine, waiting = source.entries(Means(get=get, keys=policy.keys, lock=old))
+        kernels += mine
+        pending += waiting
+    return msgspec.structs.replace(old, kernels=tuple(kernels), pending=tuple(pending))
+
+
+def os_release(key: ReleaseKey) -> OsRelease:
+    """How a host with that release names itself in its os-release."""
+    os, channel, version, _ = key
+    ids = {"fedora-coreos": "fedora", "flatcar": "flatcar", "container-linux": "coreos"}
+    number = version.partition(".")[0] if os == "fedora-coreos" else version
+    return OsRelease(channel=channel, version=version, id=ids[os], version_id=number)
+
+
+def _known(lock: Lock) -> dict[ReleaseKey, str]:
+    """The kernel of every release that the lock has, so that nobody is asked for it again."""
+    entries: tuple[Pending | Kernel, ...] = (*lock.pending, *lock.kernels)
+    return {(e.os, r.channel, r.version, e.arch): e.kernel for e in entries if e.kernel for r in e.releases}
+
+
+class _Source:
+    """One OS: what the lock held of it against what its source lists now."""
+
+    def __init__(self, os: Os, policy: Policy, old: Lock, found: Discovery, notes: Notes, accept_fewer: bool) -> None:
+        self.os, self.policy, self.notes, self.accept_fewer = os, policy, notes, accept_fewer
+        channels = self._channels()
+        self.pinned: dict[ReleaseKey, list[Kernel]] = {}
+        self.waiting: dict[ReleaseKey, Pending] = {}
+        for kernel in old.kernels:
+            for release in kernel.releases if kernel.os == os else ():
+                self.pinned.setdefault((os, release.channel, release.version, kernel.arch), []).append(kernel)
+        for entry in old.pending:
+            for release in entry.releases if entry.os == os else ():
+                self.waiting[os, release.channel, release.version, entry.arch] = entry
+        held = {**dict.fromkeys(self.pinned), **dict.fromkeys(self.waiting)}
+        self.held = [key for key in held if key[1] in channels and key[3] in policy.arches]
+        self.found = {release.key: release for release in found.releases}
+        notes.reports += [f"{os}: {line}" for line in found.warnings]
+        notes.problems += [f"{os} {p.channel}: {p.message}; what it gave before is kept" for p in found.problems]
+        self.failed = {p.channel.partition("-")[0] for p in found.problems}
+
+    def _channels(self) -> set[str]:
+        if isinstance(self.policy, FedoraCoreOS):
+            return set(self.policy.streams)
+        if isinstance(self.policy, Flatcar):
+            return {channel.partition("-")[0] for channel in self.policy.channels}
+        return {"stable"}
+
+    def entries(self, means: Means) -> tuple[list[Kernel], list[Pending]]:
+        """Kernels and pending entries as they should be."""
+        fewer = self._fewer()
+        taken = {key: release for key, release in self.found.items() if key[1] not in fewer}
+        kernels: dict[_Place, Kernel] = {}
+        why: dict[_Place, Pending] = {}
+        for key in (*taken, *self._kept(taken, fewer)):
+            release = taken.get(key)
+            for result in self._results(key, release, means):
+                if isinstance(result, Kernel):
+                    _merge(kernels, result, key)
+                else:
+                    self._wait(why, key, (release.kernel or "") if release else self.waiting[key].kernel, result)
+        return list(kernels.values()), list(why.values())
+
+    def _results(self, key: ReleaseKey, release: Release | None, means: Means) -> Sequence[Kernel | Unpinned]:
+        pinned = [k for k in self.pinned.get(key, ()) if release is None or release.kernel in (None, k.kernel)]
+        if pinned:
+            return pinned
+        if release is None:
+            held = self.waiting[key]
+            return [Unpinned(held.reason, held.see)]
+        if release.kernel is None:
+            return [pin.unknown_kernel(release)]
+        return [pin.tried(partial(pin.PINS[self.os], release, means))]
+
+    def _wait(self, why: dict[_Place, Pending], key: ReleaseKey, kernel: str, reason: Unpinned) -> None:
+        """Note that a release is pending: one entry a kernel; where no kernel is known, one a reason."""
+        arch: Arch = "arm64" if key[3] == "arm64" else "amd64"
+        place = (arch, kernel, "" if kernel else reason.reason)
+        before = why.get(place)
+        if before is None:
+            entry = Pending(
+                os=self.os, arch=arch, kernel=kernel, releases=(os_release(key),), reason=reason.reason, see=reason.see
+            )
+        else:
+            entry = msgspec.structs.replace(before, releases=(*before.releases, os_release(key)))
+            if reason.reason not in before.reason.split("; "):
+                entry = msgspec.structs.replace(entry, reason=f"{before.reason}; {reason.reason}"[:700])
+        why[place] = entry
+
+    def _kept(self, taken: Mapping[ReleaseKey, Release], fewer: Set[str]) -> list[ReleaseKey]:
+        """Held releases that stay though ``taken`` lacks them."""
+        kept: list[ReleaseKey] = []
+        for key in self.held:
+            if key in taken:
+                continue
+            if key[1] in self.failed or key[1] in fewer:
+                kept.append(key)
+            elif self._still_wanted(key):
+                name = f"{self.os} {key[1]} {key[2]}/{key[3]}"
+                if self.accept_fewer:
+                    self.notes.reports.append(f"{name} is no longer listed, and dropped as told")
+                else:
+                    self.notes.reports.append(f"{name} is no longer listed; kept ('doit update --accept-fewer' drops it)")
+                    kept.append(key)
+        return kept
+
+    def _still_wanted(self, key: ReleaseKey) -> bool:
+        """True where policy, as far as the lock can tell, would take that release were it listed.
+
+        Fewer than ``keep`` newer ones of its channel (of its line, for LTS) have taken its place, or it is of the days that
+        ``since`` asks for. The lock has no days: a Flatcar release is of them where an older one is.
+        """
+        others = [numbers_of(other[2]) for other in self.found if _line(other) == _line(key)]
+        number = numbers_of(key[2])
+        if sum(other > number for other in others) < max(self.policy.keep, 1):
+            return True
+        if self.policy.since is None:
+            return False
+        if self.os == "fedora-coreos":
+            return day(key[2]) >= self.policy.since
+        return any(other < number for other in others)
+
+    def _fewer(self) -> frozenset[str]:
+        """The channels that list far less than the lock has of them: nothing is taken from there."""
+        if self.accept_fewer:
+            return frozenset()
+        fewer: set[str] = set()
+        for channel in sorted({key[1] for key in self.held} - self.failed):
+            held = [key for key in self.held if key[1] == channel]
+            gone = [key for key in held if key not in self.found and self._still_wanted(key)]
+            if 2 * len(gone) > len(held):
+                fewer.add(channel)
+                self.notes.problems.append(
+                    f"{self.os} {channel}: lists {len(held) - len(gone)} of the {len(held)} releases that the lock has of it;"
+                    " what it gave before is kept: 'doit update --accept-fewer' if that is right"
+                )
+        return frozenset(fewer)
+
+
+def _line(key: ReleaseKey) -> tuple[str, str, str]:
+    """Releases of one line follow each other: a channel, for LTS a year's, on one architecture."""
+    _, channel, version, arch = key
+    return channel, version.partition(".")[0] if channel == "lts" else "", arch
+
+
+def _merge(kernels: dict[_Place, Kernel], kernel: Kernel, key: ReleaseKey) -> None:
+    """Note that a release has ``kernel``: entries are by kernel and headers, with all releases that are taken now."""
+    place = (kernel.arch, kernel.kernel, kernel.headers_digest)
+    before = kernels.get(place)
+    releases = (*before.releases, os_release(key)) if before else (os_release(key),)
+    kernels[place] = msgspec.structs.replace(before or kernel, releases=releases)
