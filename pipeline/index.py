@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct, field
 
 from .errors import UpstreamDataError
-from .pinned import OsRelease, Pending
+from .pinned import OsRelease, Pending, PendingDriver
 from .plan import Pair
 
 INDEX_FILE: Final = Path("build/index.json")
@@ -161,8 +161,13 @@ def left_out(pair: Pair) -> tuple[Missing, ...]:
     )
 
 
-def pending(known: Pending) -> list[Entry]:
-    """Entries for what is known but not pinned."""
+def pending(known: Pending, drivers: Iterable[PendingDriver] = ()) -> list[Entry]:
+    """Entries for a kernel that is not pinned, or for drivers on it that are not (``drivers`` says why)."""
+    waiting = {driver.version: driver.reason for driver in drivers if driver.arch == known.arch}
+
+    def reason(driver: str) -> str:
+        return f"{known.reason}; driver {driver}: {waiting[driver]}" if driver in waiting else known.reason
+
     return [
         Entry(
             os=known.os,
@@ -171,7 +176,7 @@ def pending(known: Pending) -> list[Entry]:
             driver=driver,
             releases=releases_of(known.releases),
             outcome="pending",
-            reason=known.reason,
+            reason=reason(driver),
             see=known.see or None,
         )
         for driver in known.drivers or ("",)
@@ -187,7 +192,7 @@ def kernel_files(entries: Iterable[Entry]) -> dict[str, bytes]:
     """``kernel/<arch>/<kernel>``: one line a driver, ``<nvidia> <outcome> <digest or -> <reason>``, for hosts without JSON."""
     files: dict[str, list[str]] = {}
     for entry in entries:
-        if not entry.driver or "/" in entry.kernel:
+        if not entry.driver or not entry.kernel or "/" in entry.kernel:
             continue
         reason = " ".join((entry.reason or "").split())
         line = f"{entry.driver} {entry.outcome} {entry.digest or '-'} {reason}".rstrip()

@@ -145,7 +145,7 @@ class Ledger:
         """Outcomes of everything: the lock's pairs, what is known but not pinned, and what the registry holds besides."""
         found = [self.entry(pair) for pair in plan.pairs]
         for known in plan.lock.pending:
-            found += indexes.pending(known)
+            found += indexes.pending(known, plan.lock.pending_drivers)
         have = {entry.key for entry in found}
         for entry in self.published.pairs:
             if entry.key not in have and entry.outcome == "built" and f"r-{entry.recipe[7:23]}" in self.tags:
@@ -279,7 +279,7 @@ def cached(plan: Plan, local: Index) -> Index:
         use = held if held and held.outcome != "excluded" else entry_of(pair, "pending", reason=NOT_BUILT)
         entries.append(use)
     for pending in plan.lock.pending:
-        entries += indexes.pending(pending)
+        entries += indexes.pending(pending, plan.lock.pending_drivers)
     return Index(serial=local.serial, generated=local.generated, source="cache", pairs=tuple(entries))
 
 

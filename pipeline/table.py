@@ -78,6 +78,8 @@ def table(entries: Sequence[Entry], *, width: int, now: datetime) -> str:
 def why(entry: Entry) -> list[str]:
     """Why the pair is what it is, what would change that, and where to read more: a sentence each."""
     said: list[str] = []
+    if not entry.kernel:
+        said.append("of " + ", ".join(f"{release['channel']} {release['version']}" for release in entry.releases))
     if entry.reason:
         said.append(entry.reason)
     said += [f"without {missing.kind}: {missing.reason}" for missing in entry.missing]
@@ -128,7 +130,7 @@ def size(count_of_bytes: int) -> str:
 def _cells(entry: Entry, now: datetime) -> tuple[str, ...]:
     kinds = "+".join(entry.kinds)
     return (
-        entry.kernel,
+        entry.kernel or "unknown",
         entry.driver or "-",
         _KINDS.get(kinds, kinds) or "-",
         entry.outcome,
