@@ -16,7 +16,8 @@ from typing import IO, Any, Final
 
 import docker
 import docker.errors
-import requests.exceptions as http_errors
+import requests.exceptions
+import urllib3.exceptions
 
 from .errors import DiskError, EngineError, PairFailed, UsageError
 
@@ -27,6 +28,8 @@ _NO_SPACE: Final = "no space left on device"
 _EXIT_CODE: Final = re.compile(r"returned a non-zero code: ([0-9]+)")
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 _KILLED: Final = ("137", "143")
+_TROUBLE: Final = (docker.errors.DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError)
+"""What the SDK raises; the last one where a connection ends in the middle of a stream, which it reads below requests."""
 
 
 def address(environ: Mapping[str, str] = os.environ, configured: str = "", engine_file: Path = ENGINE_FILE) -> str:
@@ -69,7 +72,7 @@ class Engine:
         try:
             with contextlib.closing(docker.APIClient(base_url=host, version=".".join(map(str, API_AT_LEAST)), timeout=60)) as api:
                 found = api.version(api_version=False)
-        except (docker.errors.DockerException, http_errors.RequestException, OSError, ValueError) as error:
+        except (*_TROUBLE, OSError, ValueError) as error:
             raise EngineError(
                 f"no container engine answers at {host} ({_reason(error)})",
                 hint="run ./doit.sh, which starts one, or set DOCKER_HOST",
@@ -80,9 +83,9 @@ class Engine:
         """True where image ``tag`` is there and carries that recipe as its label."""
         try:
             found = self._api.inspect_image(tag)  # type: ignore[no-untyped-call]
-        except docker.errors.ImageNotFound:
+        except docker.errors.NotFound:
             return False
-        except (docker.errors.DockerException, http_errors.RequestException) as error:
+        except _TROUBLE as error:
             raise self._broken("look for an image", error) from error
         return ((found.get("Config") or {}).get("Labels") or {}).get(LABEL) == recipe
 
@@ -118,7 +121,7 @@ class Engine:
                     buildargs=dict(args or {}),
                 )
                 finished = self._follow(stream, log)
-            except (docker.errors.DockerException, http_errors.RequestException, OSError) as error:
+            except (*_TROUBLE, OSError) as error:
                 raise self._broken(f"build {tag}", error) from error
         if not finished:
             raise EngineError(f"the engine at {self.host} stopped in the middle of building {tag}", hint="run again")
@@ -165,30 +168,30 @@ class Engine:
         """
         try:
             container = self._api.create_container(tag, command=["/nothing-runs"], network_disabled=True)["Id"]
-        except (docker.errors.DockerException, http_errors.RequestException) as error:
+        except _TROUBLE as error:
             raise self._broken(f"export from {tag}", error) from error
         try:
             stream, _ = self._api.get_archive(container, path, chunk_size=1 << 20)
             with destination.open("wb") as out:
                 for chunk in stream:
                     out.write(chunk)
-        except (docker.errors.DockerException, http_errors.RequestException) as error:
+        except _TROUBLE as error:
             raise self._broken(f"export {path} from {tag}", error) from error
         except OSError as error:
             raise DiskError(f"{destination}: {error.strerror}", hint="free some space below build/") from error
         finally:
-            with contextlib.suppress(docker.errors.DockerException, http_errors.RequestException):
+            with contextlib.suppress(*_TROUBLE):
                 self._api.remove_container(container, force=True)
 
     def remove(self, tag: str) -> None:
         """Forget image name ``tag``; fine where it is not there."""
-        with contextlib.suppress(docker.errors.DockerException, http_errors.RequestException):
+        with contextlib.suppress(*_TROUBLE):
             self._api.remove_image(tag, force=True, noprune=False)
 
     def _call(self, what: str, call: Callable[[], Any]) -> Any:
         try:
             return call()
-        except (docker.errors.DockerException, http_errors.RequestException) as error:
+        except _TROUBLE as error:
             raise self._broken(what, error) from error
 
     def _broken(self, what: str, error: Exception) -> EngineError | DiskError:

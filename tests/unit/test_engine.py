@@ -1,0 +1,224 @@
+"""The engine's side is a real HTTP server that speaks the few calls of Docker's API that the pipeline makes, well or badly."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.engine import LABEL, Engine, address
+from pipeline.errors import DiskError, EngineError, PairFailed, UsageError
+from tests.told_server import Handler, Seen, Told, says
+
+VERSION = {"ApiVersion": "1.41", "MinAPIVersion": "1.12", "Version": "20.10.24", "Arch": "amd64", "Os": "linux"}
+RECIPE = "ab" * 32
+Answer = Callable[[Handler], None]
+Asked = Callable[..., Engine]
+
+
+def streams(*events: dict[str, Any] | bytes, cut: bool = False) -> Answer:
+    """A chunked answer, an event a chunk; ``cut``: the connection ends before the last chunk says so."""
+
+    def answer(handler: Handler) -> None:
+        handler.send_response_only(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        for event in events:
+            data = event if isinstance(event, bytes) else json.dumps(event).encode() + b"\r\n"
+            handler.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        if not cut:
+            handler.wfile.write(b"0\r\n\r\n")
+        handler.close_connection = True
+
+    return answer
+
+
+@pytest.fixture
+def told() -> Iterator[tuple[Told, dict[str, Answer]]]:
+    """The server, and its answers by a part of the path; what is not named is a 404."""
+    answers: dict[str, Answer] = {"/version": says(200, VERSION), "/info": says(200, {"NCPU": 6})}
+
+    def answer(seen: Seen, handler: Handler) -> None:
+        found = next((said for path, said in answers.items() if path in f"{seen.method} {seen.path}"), None)
+        (found or says(404, {"message": "no such thing"}))(handler)
+
+    with Told(answer) as server:
+        yield server, answers
+
+
+@pytest.fixture
+def asked(told: tuple[Told, dict[str, Answer]]) -> Iterator[Asked]:
+    """Make an engine whose server has more answers; its connections are closed afterwards."""
+    server, answers = told
+    made: list[Engine] = []
+
+    def make(**more: Answer) -> Engine:
+        answers.update({name.replace("_", "/"): answer for name, answer in more.items()})
+        made.append(Engine(f"tcp://{server.place}", timeout=20))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine._api.close()
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    """A build context with a file somebody owns."""
+    folder = tmp_path / "context"
+    (folder / "debs").mkdir(parents=True)
+    (folder / "Dockerfile").write_text("FROM scratch\n")
+    (folder / "debs/a.deb").write_bytes(b"deb")
+    return folder
+
+
+def test_an_engine_says_its_architecture_and_processors(asked: Asked) -> None:
+    engine = asked()
+    assert (engine.arch, engine.cpus) == ("amd64", 6)
+
+
+@pytest.mark.parametrize(("version", "error"), [("1.40", UsageError), ("", UsageError), ("one", UsageError)])
+def test_an_engine_older_than_docker_20_10_is_wrong_use(asked: Asked, version: str, error: type[Exception]) -> None:
+    with pytest.raises(error, match="speaks API"):
+        asked(_version=says(200, VERSION | {"ApiVersion": version}))
+
+
+@pytest.mark.parametrize("answer", [says(200, b"<html>"), says(503, b"overloaded"), says(200, b'{"Api', cut=2)])
+def test_what_does_not_answer_as_an_engine_is_named_with_what_to_do(asked: Asked, answer: Answer) -> None:
+    with pytest.raises(EngineError, match="no container engine answers at tcp://") as caught:
+        asked(_version=answer)
+    assert "DOCKER_HOST" in caught.value.hint
+
+
+@pytest.mark.parametrize("host", ["tcp://127.0.0.1:1", "carrier-pigeon://roof"])
+def test_where_nobody_is_no_engine_answers(host: str) -> None:
+    with pytest.raises(EngineError, match=f"no container engine answers at {host}"):
+        Engine(host)
+
+
+@pytest.mark.parametrize(("labels", "there"), [({LABEL: RECIPE}, True), ({LABEL: "cd" * 32}, False), ({}, False), (None, False)])
+def test_an_image_counts_by_the_recipe_in_its_label_and_not_by_its_name(
+    asked: Asked, labels: dict[str, str] | None, there: bool
+) -> None:
+    engine = asked(**{"images_a:b_json": says(200, {"Config": {"Labels": labels}})})
+    assert engine.has("a:b", RECIPE) is there
+
+
+def test_an_image_that_is_not_there_is_not_there_and_a_broken_engine_is_an_error(asked: Asked) -> None:
+    assert asked().has("c:d", RECIPE) is False
+    with pytest.raises(EngineError, match="did not look for an image"):
+        asked(**{"images_e:f_json": says(500, {"message": "leveldb: closed"})}).has("e:f", RECIPE)
+
+
+def test_a_build_has_no_network_and_its_context_names_nobody(
+    asked: Asked, told: tuple[Told, dict[str, Answer]], context: Path
+) -> None:
+    lines: list[str] = []
+    said = (
+        {"stream": "Step 1/2 : FROM scratch\n"},
+        {"stream": "\x1b[91mwarning: old\x1b[0m\n"},
+        {"stream": "Successfully built 1\n"},
+    )
+    engine = asked(_build=streams(*said))
+    engine.build(context, tag="t:1", target="open", labels={LABEL: RECIPE}, args={"JOBS": "2"}, log=lines.append)
+    (request,) = told[0].asked("POST", "/build")
+    query = {name: values[0] for name, values in request.query.items()}
+    assert (query["networkmode"], query["target"], query["t"]) == ("none", "open", "t:1")
+    assert (json.loads(query["labels"]), json.loads(query["buildargs"])) == ({LABEL: RECIPE}, {"JOBS": "2"})
+    with tarfile.open(fileobj=io.BytesIO(request.body)) as tar:
+        members = tar.getmembers()
+    assert [member.name for member in members] == ["Dockerfile", "debs", "debs/a.deb"]
+    assert {(m.uid, m.gid, m.uname, m.gname, m.mtime) for m in members} == {(0, 0, "", "", 0)}
+    assert lines == ["Step 1/2 : FROM scratch", "warning: old", "Successfully built 1"]
+
+
+def failing(text: str) -> dict[str, Any]:
+    return {"errorDetail": {"message": text}, "error": text}
+
+
+STEP = "The command '/bin/sh -c make' returned a non-zero code: "
+
+
+@pytest.mark.parametrize(
+    ("events", "error", "words"),
+    [
+        ([failing(STEP + "2")], PairFailed, "non-zero code: 2"),
+        ([failing(STEP + "137")], EngineError, "was killed"),
+        ([{"stream": "cc1: No space left on device\n"}, failing(STEP + "1")], DiskError, "disk is full"),
+        ([failing("write /layer.tar: no space left on device")], DiskError, "disk is full"),
+        ([failing("layer does not exist")], EngineError, "could not build: layer does not exist"),
+        ([{"stream": "Step 1/2 : FROM scratch\n"}], EngineError, "stopped in the middle"),
+    ],
+)
+def test_a_step_that_fails_is_the_pairs_and_everything_else_the_machines(
+    asked: Asked, context: Path, events: list[dict[str, Any]], error: type[Exception], words: str
+) -> None:
+    engine = asked(_build=streams(*events))
+    with pytest.raises(error, match=words):
+        engine.build(context, tag="t:1", log=lambda line: None)
+
+
+def test_a_connection_that_ends_in_the_middle_of_a_build_says_nothing_about_the_pair(asked: Asked, context: Path) -> None:
+    engine = asked(_build=streams({"stream": "Step 1/2 : FROM scratch\n"}, cut=True))
+    with pytest.raises(EngineError):
+        engine.build(context, tag="t:1", log=lambda line: None)
+
+
+def test_the_engines_own_refusal_of_a_build_is_an_error_of_the_engine(asked: Asked, context: Path) -> None:
+    with pytest.raises(EngineError, match="dockerfile parse error"):
+        asked(_build=says(500, {"message": "dockerfile parse error line 3"})).build(context, tag="t", log=lambda line: None)
+
+
+EXPORT = {"POST _v1.41_containers_create": says(201, {"Id": "c1", "Warnings": []}), "DELETE": says(204)}
+
+
+def archive_of(data: bytes) -> Answer:
+    stat = "eyJuYW1lIjoib3V0In0="  # {"name":"out"}
+
+    def answer(handler: Handler) -> None:
+        handler.send_response_only(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.send_header("X-Docker-Container-Path-Stat", stat)
+        handler.end_headers()
+        handler.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data))
+
+    return answer
+
+
+def test_a_folder_of_an_image_is_written_as_it_comes_and_its_container_is_removed(
+    asked: Asked, told: tuple[Told, dict[str, Answer]], tmp_path: Path
+) -> None:
+    engine = asked(**EXPORT, **{"GET _v1.41_containers_c1_archive": archive_of(b"a tar")})
+    engine.export("t:1", "/out", tmp_path / "out.tar")
+    assert (tmp_path / "out.tar").read_bytes() == b"a tar"
+    (created,) = told[0].asked("POST", "/containers/create")
+    assert json.loads(created.body)["NetworkDisabled"] is True
+    assert [seen.path for seen in told[0].asked("DELETE")] == ["/v1.41/containers/c1"]
+
+
+def test_a_folder_that_is_not_in_the_image_is_an_error_and_leaves_no_container(
+    asked: Asked, told: tuple[Told, dict[str, Answer]], tmp_path: Path
+) -> None:
+    with pytest.raises(EngineError, match="did not export /out from t:1"):
+        asked(**EXPORT).export("t:1", "/out", tmp_path / "out.tar")
+    assert told[0].asked("DELETE", "/containers/c1")
+
+
+def test_a_full_disk_is_said_to_be_full(asked: Asked) -> None:
+    engine = asked(**EXPORT, **{"GET _v1.41_containers_c1_archive": archive_of(b"a tar")})
+    with pytest.raises(DiskError, match="/dev/full: No space left on device"):
+        engine.export("t:1", "/out", Path("/dev/full"))
+
+
+def test_the_engine_is_the_one_named_first_then_ours_then_the_systems(tmp_path: Path) -> None:
+    ours = tmp_path / "engine.env"
+    ours.write_text("DOCKER_HOST=unix:///run/ours.sock\n")
+    assert address({"DOCKER_HOST": "tcp://1.2.3.4:2375"}, "unix:///told.sock", ours) == "tcp://1.2.3.4:2375"
+    assert address({}, "unix:///told.sock", ours) == "unix:///told.sock"
+    assert address({}, "", ours) == "unix:///run/ours.sock"
+    assert address({}, "", tmp_path / "absent") == "unix:///var/run/docker.sock"

@@ -1,0 +1,63 @@
+"""One checkout: one run at a time, and nothing is opened before it is used."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import BadFileError, DiskError
+from pipeline.workspace import Busy, Workspace
+
+ROOT = Path(__file__).parents[2]
+HOLD = """
+import sys
+from pathlib import Path
+from pipeline.workspace import Workspace
+with Workspace(Path(sys.argv[1]), {}).alone():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_run_is_told_which_process_holds_the_checkout(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(Busy, match=rf"another run \(process {holder.pid}\) works in {tmp_path}"), Workspace(tmp_path).alone():
+            pass
+        holder.kill()
+    with Workspace(tmp_path, {}).alone():
+        assert (tmp_path / "build/run.lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_one_checkout_does_not_hold_another(tmp_path: Path) -> None:
+    with Workspace(tmp_path / "a", {}).alone(), Workspace(tmp_path / "b", {}).alone():
+        assert (tmp_path / "a/build/run.lock").exists()
+
+
+def test_a_build_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "build").write_text("a file")
+    with pytest.raises(DiskError, match=r"run\.lock"), Workspace(tmp_path, {}).alone():
+        pass
+
+
+def test_files_are_read_when_they_are_wanted_and_not_before(tmp_path: Path) -> None:
+    space = Workspace(tmp_path, {"DOCKER_HOST": "unix:///nowhere", "DRIVER_REGISTRY": "localhost:1"})
+    with pytest.raises(BadFileError, match=r"versions\.toml"):
+        _ = space.wanted
+    for name in ("versions.toml", "versions.lock", "compat.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    assert len(space.plan.pairs) == 4
+    assert space.shop.registry.reference("index") == "localhost:1/driver:index"
+
+
+def test_what_is_in_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / "versions.toml").write_text('[settings]\nregistry = "localhost:7000"\n')
+    assert Workspace(tmp_path, {}).settings.registry == "localhost:7000"
+    assert Workspace(tmp_path, {"DRIVER_REGISTRY": "registry.example/acme"}).settings.registry == "registry.example/acme"
