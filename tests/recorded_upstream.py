@@ -19,6 +19,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.errors import NetworkError, NotFoundError
 from pipeline.pinned import Arch
 from pipeline.upstream import container_linux, fedora_coreos, flatcar, nvidia_feeds, nvidia_files
 from tests.misbehaving_server import Answer, MisbehavingServer, file
@@ -106,6 +107,26 @@ def mirrors(server: MisbehavingServer, path: Path) -> Path:
     lines = [f'"https://{host}" = "{server.base}/{host}"' for host in HOSTS]
     path.write_text("\n".join(["[mirrors]", *lines, ""]))
     return path
+
+
+class Held:
+    """Answers out of a dictionary, for runs that are too many for sockets: what it lacks is 404, nothing is cached."""
+
+    def __init__(self, found: Mapping[str, bytes]) -> None:
+        self.found = dict(found)
+        self.requests = 0
+
+    def get(self, url: str, *, max_bytes: int = 64 << 20, immutable: bool = False) -> bytes:
+        """The document at ``url``."""
+        self.requests += 1
+        if url not in self.found:
+            raise NotFoundError(f"{url}: 404 Not Found", hint="it was not recorded")
+        if len(self.found[url]) > max_bytes:
+            raise NetworkError(f"{url}: more than {max_bytes} bytes", hint="not read")
+        return self.found[url]
+
+    def forget(self, url: str) -> None:
+        """Nothing is kept."""
 
 
 if __name__ == "__main__":
