@@ -411,6 +411,15 @@ def test_a_source_that_lists_far_less_is_refused_until_told_otherwise(world: Wor
     assert "stable 4593.2.5" not in [r for p in told.lock.pending for r in releases(p)]
 
 
+def test_a_source_that_fails_loses_nothing_even_where_fewer_are_accepted(world: World) -> None:
+    held = world.first()
+    for url in (STABLE, fedora_coreos.releases_url("next"), nvidia_feeds.DATA_CENTRE_URL):
+        world.server.says(path_of(url), status(404))
+    result = world.update(held, accept_fewer=True)
+    assert len(result.problems) == 3
+    assert lock.dump(result.lock) == lock.dump(held)
+
+
 def test_a_release_goes_when_newer_ones_have_taken_its_place(world: World) -> None:
     held = world.first()
     feed = json.loads(world.documents[STABLE])
