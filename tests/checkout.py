@@ -28,7 +28,7 @@ from pipeline.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
 FILES = ("dodo.py", "pyproject.toml", "versions.toml", "versions.lock", "compat.toml")
-FOLDERS = ("pipeline", "dockerfiles", "host")
+FOLDERS = ("pipeline", "dockerfiles", "host", "web")
 KERNEL, OTHER, NEWEST = "6.1.0-47-cloud-amd64", "6.1.0-50-cloud-amd64", "6.1.0-56-cloud-amd64"
 DRIVER, LATER = "535.261.03", "535.309.01"
 MODULES = () if os.environ.get("DRIVER_TEST_FULL") else ("nvidia",)
