@@ -72,7 +72,7 @@ class Figures:
     @property
     def compiling(self) -> float:
         """The pipeline's build steps over bare make."""
-        return sum(seconds for text, seconds in self.steps if text.startswith("compiled")) / sum(self.bare.values())
+        return sum(seconds for text, seconds in self.steps if text.startswith(("asked", "compiled"))) / sum(self.bare.values())
 
 
 def workspace(registry: str, kinds: Sequence[str], modules: Sequence[str], pattern: str) -> tuple[Workspace, Pair]:
@@ -118,7 +118,7 @@ def bare(pair: Pair, space: Workspace, place: Path) -> tuple[dict[str, float], d
     answers: dict[str, str] = {}
     for kind in build_order(pair.driver, pair.kinds):
         lines: list[str] = []
-        jobs = {"JOBS": str(space.shop.jobs or engine.cpus)}
+        jobs = {"JOBS": str(space.shop.jobs)}
         engine.build(context, tag=f"driver-bench:{kind}", target=kind, log=lines.append, args=jobs)
         engine.remove(f"driver-bench:{kind}")
         said = {found[1]: found[2] for line in lines if (found := _SAID.match(line))}

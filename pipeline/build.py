@@ -28,6 +28,12 @@ from .render import build_order
 
 RECIPE_LABEL: Final = "io.coreos-nvidia.recipe"
 REASON_LABEL: Final = "io.coreos-nvidia.reason"
+MODULES: Final = "driver-modules"
+"""The engine's name for what was compiled: the stages of a pair's Dockerfile. Gigabytes a pair, of use until it is pushed."""
+PROBES: Final = "probes"
+"""The stage that asks NVIDIA's probes. Named, so that it can be removed: all else that hangs on no name stays for ever."""
+KEEP: Final = 24
+"""How many of these names the engine keeps, newest first: those of eight pairs, for a run that was ended before a push."""
 
 
 @dataclass
@@ -71,6 +77,10 @@ def build(pair: Pair, shop: Workshop) -> Entry:
     return entry
 
 
+def _modules_tag(pair: Pair, stage: str) -> str:
+    return f"{MODULES}:{pair.recipe[:16]}-{stage}"
+
+
 def publish(pair: Pair, digest: str, manifest: bytes, shop: Workshop) -> None:
     """Point the pair's own names at ``digest``; a name that moves is said aloud."""
     for tag in pair.tags:
@@ -95,8 +105,14 @@ def _make(work: _Work, shop: Workshop) -> tuple[Image, Layer]:
     epoch = renderer.image_epoch(kernel, driver)
     kinds: list[Kind] = []
     exports: dict[Kind, str] = {}
+    start = time.monotonic()
+    try:
+        with shop.progress.step(pair.id, "build", "asked the kernel's interfaces"):
+            shop.build(pair.rendered, context, pair.id, PROBES, _modules_tag(pair, PROBES))
+    finally:
+        work.seconds["build"] += time.monotonic() - start
     for kind in build_order(driver, pair.kinds):
-        tag = f"driver-modules:{pair.recipe[:16]}-{kind}"
+        tag = _modules_tag(pair, kind)
         start = time.monotonic()
         try:
             with shop.progress.step(pair.id, "build", f"compiled {kind} modules"):
@@ -113,6 +129,7 @@ def _make(work: _Work, shop: Workshop) -> tuple[Image, Layer]:
             work.seconds["build"] += time.monotonic() - start
     with shop.progress.step(pair.id, "assemble", "assembled") as values:
         layer = _kernel_layer(pair, kinds, exports, epoch, shop)
+        shop.engine.keep_newest(MODULES, KEEP)
         program = shop.store.add(tree({f.path: (f.mode, f.source.read_bytes()) for f in renderer.program}), epoch)
         values["bytes"] = layer.size
     start = time.monotonic()
@@ -228,6 +245,7 @@ def _vmlinuz(image: Path, kernel: str) -> Path:
 
 def _failed(work: _Work, error: PairFailed, shop: Workshop) -> Entry:
     """Record the failure where every runner finds it: a tiny image that holds the reason."""
+    shop.engine.keep_newest(MODULES, KEEP)
     pair = work.pair
     facts = {"pair": pair.id, "reason": error.message, "recipe": f"sha256:{pair.recipe}", "seconds": work.seconds}
     content = json.dumps(facts, sort_keys=True, indent=1).encode() + b"\n"

@@ -188,6 +188,13 @@ class Engine:
         with contextlib.suppress(*_TROUBLE):
             self._api.remove_image(tag, force=True, noprune=False)
 
+    def keep_newest(self, name: str, count: int) -> None:
+        """Forget all tags of image ``name`` but the ``count`` newest, with what the engine's cache holds for them alone."""
+        with contextlib.suppress(*_TROUBLE):
+            found = sorted(self._api.images(name), key=lambda image: -image["Created"])
+            for tag in [tag for image in found for tag in image.get("RepoTags") or ()][count:]:
+                self.remove(tag)
+
     def _call(self, what: str, call: Callable[[], Any]) -> Any:
         try:
             return call()

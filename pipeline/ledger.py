@@ -114,7 +114,8 @@ class Ledger:
                 f"{self.registry.reference(pair.recipe_tag)} is listed and cannot be read", hint="delete that tag"
             )
         publish(pair, manifest.digest, manifest.data, shop)
-        entry = self._from_registry(pair)
+        noted = self._noted(pair)  # of a run here that was killed before it wrote the index
+        entry = noted if noted and _fits(noted, pair, "built") else self._from_registry(pair)
         shop.progress.event("outcome", pair.id, f"built {manifest.digest[:19]} (was there)", outcome="built")
         return entry
 

@@ -39,7 +39,8 @@ class Workshop:
     store: Store
     progress: Progress
     open_engine: Callable[[], Engine]
-    jobs: int = 0
+    at_once: int = 1
+    """How many pairs are built at once: they share the engine's processors."""
 
     def __post_init__(self) -> None:
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -51,6 +52,11 @@ class Workshop:
     def engine(self) -> Engine:
         """The container engine."""
         return self.open_engine()
+
+    @property
+    def jobs(self) -> int:
+        """Processes for one make. The same for a whole run: the engine's cache tells builds by it apart."""
+        return max(1, -(-self.engine.cpus // self.at_once))
 
     @property
     def docker(self) -> Path:
@@ -91,7 +97,7 @@ class Workshop:
                     target=target,
                     log=lambda line: print(line, file=log),
                     labels={LABEL: rendered.recipe},
-                    args={"JOBS": str(self.jobs or self.engine.cpus)},
+                    args={"JOBS": str(self.jobs)},
                 )
             except PairFailed as error:
                 log.flush()

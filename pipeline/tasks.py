@@ -6,13 +6,15 @@ A task never fails in doit's sense: it notes its outcome, or a problem, and the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from .errors import PairFailed, PipelineError
 from .plan import Pair
 from .workspace import Workspace
 
 Task: TypeAlias = dict[str, Any]
+_OWN_IO: Final = {"capture": False}
+"""doit would put a buffer of its own in place of the process's stdout, and threads would take each other's away."""
 
 
 def _guarded(space: Workspace, action: Callable[[], object]) -> Callable[[], dict[str, str]]:
@@ -37,6 +39,7 @@ def toolchains(space: Workspace) -> Iterator[Task]:
             "doc": f"what compiles for {toolchain.os}: {len(toolchain.packages)} pinned packages",
             "actions": [_guarded(space, lambda toolchain=toolchain: space.shop.toolchain(toolchain))],  # type: ignore[misc]
             "uptodate": [False],
+            "io": _OWN_IO,
         }
 
 
@@ -48,6 +51,7 @@ def drivers(space: Workspace) -> Iterator[Task]:
             "doc": f"libraries, tools and firmware of {driver.version}",
             "actions": [_guarded(space, lambda driver=driver: space.shop.userspace(driver))],  # type: ignore[misc]
             "uptodate": [False],
+            "io": _OWN_IO,
         }
 
 
@@ -63,6 +67,7 @@ def images(space: Workspace) -> Iterator[Task]:
             "doc": note,
             "actions": [_guarded(space, lambda pair=pair: make(pair, space))],  # type: ignore[misc]
             "uptodate": [lambda pair=pair: space.ledger.done(pair)],
+            "io": _OWN_IO,
         }
 
 
@@ -100,4 +105,5 @@ def render(space: Workspace) -> Iterator[Task]:
         "doc": "write the Dockerfiles below build/docker (no engine, no network)",
         "actions": [_guarded(space, write_all)],
         "uptodate": [False],
+        "io": _OWN_IO,
     }

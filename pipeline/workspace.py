@@ -39,6 +39,7 @@ class Workspace:
         self.root, self.environ = root, environ
         self.progress = Progress()
         self.retry_failed = False
+        self.at_once = 1
         self.to_do: Sequence[Pair] | None = None
         """The pairs that a run has found not done; None where nobody asked."""
         self.registry_attempts = 5
@@ -126,6 +127,7 @@ class Workspace:
             store=Store(self.root / "build" / "layers"),
             progress=self.progress,
             open_engine=lambda: engine.Engine(host),
+            at_once=self.at_once,
         )
 
     @contextlib.contextmanager

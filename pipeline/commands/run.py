@@ -43,6 +43,7 @@ class Run(Strict, DoitRun):  # type: ignore[misc]
         space = here()
         space.retry_failed = bool(params.get("retry_failed"))
         space.progress.as_json = bool(params.get("json"))
+        space.at_once = max(1, int(params.get("num_process") or 0))
         try:
             with space.alone():
                 chosen = _chosen(space, args)

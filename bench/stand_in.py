@@ -1,0 +1,69 @@
+"""``doit`` with a build step that stands in for the real one: no engine, no compiler, an image of one small file a pair.
+
+    cd CHECKOUT && STAND_IN_SECONDS=0.2 python -m bench.stand_in [what doit takes]
+
+For what is not about compiling: many pairs at once, kills at any moment, many runners over one registry. All else is real:
+command, tasks, state, locks, registry, index. A pair "compiles" for ``STAND_IN_SECONDS`` (default 0): as a process that
+computes where ``STAND_IN_WORK=1``, else asleep. ``$STAND_IN_LOG`` gets a line ``begin ID`` and one ``end ID`` a build.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from doit.doit_cmd import DoitMain
+
+import pipeline.build
+from pipeline.assemble import assemble, tree
+from pipeline.build import RECIPE_LABEL, publish
+from pipeline.index import Bytes, Entry, Seconds, entry_of
+from pipeline.parts import Workshop
+from pipeline.plan import Pair
+
+_WORK = "import sys, time\nend = time.process_time() + float(sys.argv[1])\nwhile time.process_time() < end: pass"
+
+
+def build(pair: Pair, shop: Workshop) -> Entry:
+    """An outcome like that of pipeline.build.build: the same bytes from the same recipe."""
+    _log(f"begin {pair.id}")
+    seconds = float(os.environ.get("STAND_IN_SECONDS", "0"))
+    shop.log(pair.id).write_text(f"stands in for compiling {pair.id}\n")
+    with shop.progress.step(pair.id, "build", "stood in for compiling"):
+        if os.environ.get("STAND_IN_WORK") == "1":
+            subprocess.run([sys.executable, "-S", "-c", _WORK, str(seconds)], check=True)
+        else:
+            time.sleep(seconds)
+    _log(f"end {pair.id}")
+    layer = shop.store.add(tree({"recipe": (0o644, pair.recipe.encode())}), 0)
+    labels = {RECIPE_LABEL: f"sha256:{pair.recipe}", "io.coreos-nvidia.kinds": " ".join(pair.kinds)}
+    labels["org.opencontainers.image.created"] = pair.kernel.date
+    image = assemble([layer], arch=pair.kernel.arch, epoch=0, labels=labels, names=["stand-in"], program=False)
+    with shop.progress.step(pair.id, "push", "pushed"):
+        shop.push_image(image, [pair.recipe_tag])
+        publish(pair, image.digest, image.manifest, shop)
+    shop.progress.event("outcome", pair.id, f"built {image.digest[:19]}", outcome="built", bytes=image.size)
+    return entry_of(
+        pair,
+        "built",
+        kinds=pair.kinds,
+        tags=pair.tags,
+        digest=image.digest,
+        bytes=Bytes(image.size, layer.size),
+        seconds=Seconds(seconds, 1.5),
+        built=pair.kernel.date,
+    )
+
+
+def _log(line: str) -> None:
+    if place := os.environ.get("STAND_IN_LOG"):
+        with Path(place).open("a", encoding="utf-8") as log:
+            log.write(f"{line}\n")
+
+
+if __name__ == "__main__":
+    pipeline.build.build = build
+    sys.exit(DoitMain().run(sys.argv[1:]))

@@ -1,0 +1,146 @@
+"""What a run has done survives its death, and pairs can be built several at once.
+
+The pipeline is real (command, tasks, locks, registry, index); the build step stands in for the compiler (bench/stand_in.py).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import samples
+from tests.registry_process import MISSING, installed, running_registry
+from tests.small_project import SmallProject
+
+pytestmark = pytest.mark.skipif(not installed(), reason=MISSING)
+COUNT = 6
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[SmallProject]:
+    kernels = tuple(samples.kernel(f"6.1.0-{n}-cloud-amd64", f"6.1.{n}") for n in range(40, 40 + COUNT))
+    with running_registry(tmp_path / "registry") as registry:
+        yield SmallProject(
+            tmp_path / "project",
+            samples.a_lock(kernels=kernels),
+            registry=registry,
+            STAND_IN_LOG=str(tmp_path / "builds"),
+            DOCKER_HOST="unix:///nowhere/docker.sock",
+        )
+
+
+def start(project: SmallProject, *words: str, seconds: float = 0.0) -> subprocess.Popen[str]:
+    """The stand-in's doit, its stderr on a pipe."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench.stand_in", *words],
+        cwd=project.root,
+        env={**project.environ, "STAND_IN_SECONDS": str(seconds)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr."""
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def builds(project: SmallProject) -> list[str]:
+    """The pairs whose build was started, in order, with repetitions."""
+    return [name for word, name in log_of(project) if word == "begin"]
+
+
+def log_of(project: SmallProject) -> list[list[str]]:
+    """What the builds noted: ``begin`` or ``end``, and the pair."""
+    return [line.split() for line in Path(project.environ["STAND_IN_LOG"]).read_text().splitlines()]
+
+
+def outcomes(project: SmallProject) -> dict[str, Any]:
+    """The index on disk: entries by kernel."""
+    return {entry["kernel"]: entry for entry in json.loads((project.root / "build/index.json").read_bytes())["pairs"]}
+
+
+@pytest.mark.parametrize("deadly", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_a_run_that_is_killed_keeps_every_pair_it_had_finished(project: SmallProject, deadly: signal.Signals) -> None:
+    process = start(project, seconds=0.5)
+    assert process.stderr is not None
+    finished = 0
+    for line in process.stderr:
+        finished += ": built sha256:" in line
+        if finished == 2:
+            break
+    time.sleep(0.2)  # into the third
+    process.send_signal(deadly)
+    finish(process)
+    assert process.returncode == -deadly
+    before = builds(project)
+    assert len(before) == 3
+    status, _, err = finish(start(project))
+    assert status == 0, err
+    assert builds(project)[3:] == [before[2], *builds(project)[4:]], "the pair it died in is the first to be built"
+    assert len(builds(project)) == COUNT + 1, "and no finished one is built again"
+    found = outcomes(project)
+    assert [entry["outcome"] for entry in found.values()] == ["built"] * COUNT
+    assert [found[f"6.1.0-{n}-cloud-amd64"]["seconds"]["proof"] for n in (40, 41)] == [1.5, 1.5], "details too are kept"
+
+
+def test_without_doits_database_and_without_any_local_state_nothing_is_built_again(project: SmallProject) -> None:
+    assert finish(start(project))[0] == 0
+    for place in (project.root / "build").rglob("*"):
+        if place.is_file():
+            place.unlink()
+    status, _, err = finish(start(project))
+    assert status == 0
+    assert len(builds(project)) == COUNT
+    assert f"{COUNT} pairs: {COUNT} built" in err
+
+
+def test_pairs_are_built_several_at_once_each_once_with_a_log_each_and_lines_that_stay_whole(project: SmallProject) -> None:
+    status, out, err = finish(start(project, "-n", "3", seconds=1.0))
+    assert (status, out) == (0, "")
+    assert sorted(builds(project)) == sorted(set(builds(project)))
+    steps = [1 if word == "begin" else -1 for word, _ in log_of(project)]
+    assert max(itertools.accumulate(steps)) == 3
+    lines = err.splitlines()
+    assert all(line.startswith("[") and " s] " in line for line in lines), err
+    assert sum(": built sha256:" in line for line in lines) == COUNT
+    logs = list((project.root / "build/log").glob("*.log"))
+    assert len(logs) == COUNT
+    assert all("stands in" in log.read_text() for log in logs)
+
+
+def test_events_of_pairs_built_at_once_are_whole_json_lines(project: SmallProject) -> None:
+    status, out, _ = finish(start(project, "--json", "-n", "3", seconds=0.1))
+    assert status == 0
+    events = [json.loads(line) for line in out.splitlines()]
+    assert {event["pair"] for event in events if event["event"] == "outcome"} == {
+        f"debian/amd64:{kernel}-535.261.03" for kernel in outcomes(project)
+    }
+    assert events[-1]["event"] == "end"
+    assert events[-1]["totals"] == {"built": COUNT}
+
+
+def test_a_second_run_in_one_checkout_is_refused_with_the_first_ones_number(project: SmallProject) -> None:
+    first = start(project, seconds=1.0)
+    assert first.stderr is not None
+    while not (project.root / "build/run.lock").exists() or not Path(project.environ["STAND_IN_LOG"]).exists():
+        time.sleep(0.02)
+    status, _, err = finish(start(project))
+    first.send_signal(signal.SIGTERM)
+    finish(first)
+    assert status == 2
+    assert err.count("\n") == 1
+    assert f"process {first.pid}" in err
+    assert finish(start(project))[0] == 0, "the lock of a dead run blocks nobody"
