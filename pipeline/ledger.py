@@ -200,7 +200,10 @@ class Ledger:
             with contextlib.suppress(PipelineError):
                 if DriverVersion(owner.driver.version) < DriverVersion(held):
                     return
-            shop.progress.note(owner.id, f"tag {tag} moves forward from {held or present[:19]} to {owner.driver.version}")
+            way = f"forward from {held or present[:19]} to {owner.driver.version}"
+            if held == owner.driver.version:
+                way = f"from {present[:19]} to {manifest.digest[:19]}: its recipe changed"
+            shop.progress.note(owner.id, f"tag {tag} moves {way}")
         self.registry.push_manifest(manifest.data, MANIFEST_TYPE, [tag])
         self.tags.add(tag)
 
