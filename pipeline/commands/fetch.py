@@ -16,7 +16,9 @@ class Fetch(Plain):
     name = "fetch"
     doc_purpose = "download pinned files and lay out the build contexts"
     doc_usage = "[PATTERN...]"
-    doc_description = "Afterwards everything below build/docker can be built with docker build, and doit needs no network."
+    doc_description = (
+        "Prints the lines that build each pair by hand, in order. Afterwards doit needs nothing but engine and registry."
+    )
     cmd_options = ()
 
     def work(self, space: Workspace, params: Any, args: list[str]) -> int:
@@ -24,18 +26,28 @@ class Fetch(Plain):
         for pattern in args:
             if not pattern.startswith("image"):
                 raise UsageError(f"'{pattern}' is no pattern of pairs", hint="it looks like 'image:*6.1.0-50*'")
-        shop, renderer = space.shop, space.renderer
+        shop, renderer, progress = space.shop, space.renderer, space.progress
+        laid: set[str] = set()
         for pair in space.plan.select(args):
             if pair.exclusion is not None:
+                progress.note(pair.id, f"excluded, nothing is fetched: {pair.exclusion.reason}")
                 continue
             toolchain = space.lock.toolchain(pair.kernel)
-            texts = [renderer.base(space.lock.base(pair.kernel.arch)), renderer.userspace(pair.driver), pair.rendered]
-            for rendered in (renderer.toolchain(toolchain), *texts):
-                write(rendered, shop.docker, lambda line: space.progress.note("", line))
-                context = lay(rendered, shop.docker, shop.inputs)
-                if rendered.name.startswith("toolchain/"):
-                    root_tar(toolchain, context, shop.inputs)
-                print(f"docker build --network none --tag {rendered.tag} {context.relative_to(space.root)}")
+            below = (
+                renderer.toolchain(toolchain),
+                renderer.base(space.lock.base(pair.kernel.arch)),
+                renderer.userspace(pair.driver),
+            )
+            for rendered in (*below, pair.rendered):
+                if rendered.tag in laid:
+                    continue
+                laid.add(rendered.tag)
+                write(rendered, shop.docker, lambda line: progress.note("", line))
+                with progress.step(rendered.name, "fetch", f"fetched {len(rendered.files)} files"):
+                    context = lay(rendered, shop.docker, shop.inputs)
+                    if rendered.name.startswith("toolchain/"):
+                        root_tar(toolchain, context, shop.inputs)
+                print(f"docker build --network none --tag {rendered.tag} {context.relative_to(space.root)}", flush=True)
             for file in pair.kernel.image:
                 shop.inputs.path(file)
         return 0
