@@ -46,6 +46,7 @@ fuse-overlayfs fuse-overlayfs
 gcc gcc
 git git
 gnupg gpg
+ignition ignition-validate
 jq jq
 kmod modinfo
 libc6-dev /usr/include/stdio.h
@@ -55,6 +56,7 @@ make make
 makeself makeself
 mmdebstrap mmdebstrap
 podman podman
+qemu-utils qemu-img
 rpm rpmbuild
 shellcheck shellcheck
 skopeo skopeo

@@ -15,7 +15,7 @@ read_host() {
     OS_TAG=$ID$VERSION_ID
     case $ID in
         flatcar) OS=flatcar ;;
-        coreos) OS=container-linux ;;
+        coreos) OS="container-linux" ;;
         *) if [ "$VARIANT_ID" = coreos ] || command -v rpm-ostree > /dev/null; then OS=fedora-coreos; else OS=debian; fi ;;
     esac
 }

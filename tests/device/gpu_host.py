@@ -92,7 +92,7 @@ def cdi(document: Path, tree: Path, version: str, listed: Path) -> None:
     hooks = json.dumps(spec["containerEdits"].get("hooks", []))
     libraries = sorted(path for path in (tree / "lib64").rglob(f"*.so.{version}") if path.is_file() and not path.is_symlink())
     mounted = {mount["hostPath"] for mount in mounts}
-    same("libraries", {str(path) for path in libraries if str(path) not in mounted}, set())
+    same("libraries that are not mounted", {str(path) for path in libraries if str(path) not in mounted}, set())
     print(f"libraries of {version}: {len(libraries)}")
     lacking = set()
     for library in libraries:

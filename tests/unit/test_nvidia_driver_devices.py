@@ -38,6 +38,18 @@ def test_device_nodes_get_the_numbers_and_modes_that_the_driver_names(machine: M
     ]
 
 
+def test_nodes_of_a_switch_are_made_only_where_there_is_one(machine: Machine) -> None:
+    machine.write("proc/devices", "Character devices:\n195 nvidia\n239 nvidia-nvswitch\n\nBlock devices:\n")
+    machine.run("load")
+    assert not any("nvswitch" in line for line in machine.asked("mknod"))
+    machine.pci("0000:07:00.0", "0x10de", "0x22a3", "0x068000")
+    (machine.proc / "driver/nvidia-nvswitch/devices/0000:07:00.0").mkdir(parents=True)
+    machine.environment["NVIDIA_FABRICMANAGER"] = "host"
+    machine.run("load")
+    made = [line.split()[3].rpartition("/")[2] for line in machine.asked("mknod") if "nvswitch" in line]
+    assert made == ["nvidia-nvswitchctl", "nvidia-nvswitch0"]
+
+
 def test_nodes_already_right_are_kept_and_wrong_ones_made_anew(machine: Machine) -> None:
     try:
         os.mknod(machine.dev / "nvidiactl", 0o20600, os.makedev(195, 255))

@@ -62,7 +62,8 @@ make_devices() {
         node "$DEV/nvidia-caps/nvidia-cap$minor" "$caps" "$minor" "$(printf '%o' "$(capability_field "$file" DeviceFileMode)")"
     done
     switch=$(major_of nvidia-nvswitch)
-    if [ -n "$switch" ]; then
+    # The major is there on every machine; the nodes are wanted where a switch is (seen on an H100 without one, 580.159.04).
+    if [ -n "$switch" ] && [ -n "$(switches)" ]; then
         node "$DEV/nvidia-nvswitchctl" "$switch" 255 "$mode"
         number=0
         for directory in "$PROC"/driver/nvidia-nvswitch/devices/*; do
