@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from . import boot, contexts, debs, proof
+from . import boot, contexts, kernel_files, proof
 from . import index as indexes
 from .assemble import MANIFEST_TYPE, Image, Layer, assemble, exported, merged, tree
 from .errors import PairFailed
@@ -96,6 +96,8 @@ def _make(work: _Work, shop: Workshop) -> tuple[Image, Layer]:
     pair, renderer = work.pair, shop.renderer
     lock = renderer.lock
     kernel, driver = pair.kernel, pair.driver
+    if why := kernel_files.unprovable(kernel, shop.inputs):
+        raise PairFailed(why)
     shop.toolchain(lock.toolchain(kernel))
     base, userspace = shop.base(kernel.arch), shop.userspace(driver)
     contexts.write(pair.rendered, shop.docker, lambda text: shop.progress.note(pair.id, text))
@@ -174,10 +176,7 @@ def prove(pair: Pair, kinds: list[Kind], layers: Mapping[str, Layer], shop: Work
         files, base = root / "image", root / "base"
         unpack_layer(shop, layers["kernel"], files)
         unpack_layer(shop, shop.local(layers["base"]), base)
-        headers = root / "headers"
-        for file in kernel.headers:
-            debs.unpack(shop.inputs.path(file), headers, _symvers_or_config)
-        symvers, modversions = _exports(headers, kernel.kernel)
+        own = kernel_files.gather(kernel, shop.inputs, root)
         results: dict[str, Any] = {"modules": {}}
         directories = {kind: files / renderer.directory(kernel, kind, best).lstrip("/") for kind in kinds}
         for kind, place in directories.items():
@@ -188,24 +187,17 @@ def prove(pair: Pair, kinds: list[Kind], layers: Mapping[str, Layer], shop: Work
                 kind=kind,
                 arch=kernel.arch,
                 expected=expected,
-                symvers=symvers,
-                modversions=modversions,
+                symvers=own.symvers,
+                modversions=own.modversions,
             )
             results["modules"][kind] = found["modules"]
         shop.local(layers["userspace"])
         shop.prove_userspace(layers["userspace"], driver)
-        if not kernel.image:
-            raise PairFailed("cannot be proved: no kernel image to boot; pin one beside the headers")
-        image = root / "kernel"
-        for file in kernel.image:
-            debs.unpack(
-                shop.inputs.path(file), image, lambda name: name.startswith(("boot/vmlinuz", "lib/modules", "usr/lib/modules"))
-            )
         booted = boot.boot(
-            _vmlinuz(image, kernel.kernel),
+            own.vmlinuz,
             {kind: place / "nvidia.ko" for kind, place in directories.items()},
             base=base,
-            kernel_modules=next((p for p in image.glob(f"**/lib/modules/{kernel.kernel}") if p.is_dir()), None),
+            kernel_modules=own.modules,
             arch=kernel.arch,
         )
         results["boot"] = {"seconds": round(booted.seconds, 1), **dict(booted.lines)}
@@ -217,30 +209,6 @@ def unpack_layer(shop: Workshop, layer: Layer, destination: Path) -> None:
     destination.mkdir(parents=True, exist_ok=True)
     with shop.store.open(shop.local(layer)) as tar:
         tar.extractall(destination, filter="tar")  # our own layer, made of checked entries
-
-
-def _of_kernel_image(name: str) -> bool:
-    return name.startswith(("boot/vmlinuz", "lib/modules", "usr/lib/modules"))
-
-
-def _symvers_or_config(name: str) -> bool:
-    return name.endswith(("/Module.symvers", "/.config"))
-
-
-def _exports(headers: Path, kernel: str) -> tuple[Mapping[str, Any], bool]:
-    tables = sorted(headers.glob("**/Module.symvers"))
-    if len(tables) != 1:
-        raise PairFailed(f"cannot be proved: the headers of {kernel} hold {len(tables)} Module.symvers files, not one")
-    config = next(iter(headers.glob("**/.config")), None)
-    modversions = config is not None and "CONFIG_MODVERSIONS=y" in config.read_text(errors="replace")
-    return proof.parse_symvers(tables[0].read_text(errors="replace")), modversions
-
-
-def _vmlinuz(image: Path, kernel: str) -> Path:
-    for pattern in (f"boot/vmlinuz-{kernel}", f"**/lib/modules/{kernel}/vmlinuz"):
-        if found := sorted(image.glob(pattern)):
-            return found[0]
-    raise PairFailed(f"cannot be proved: the kernel package of {kernel} holds no vmlinuz")
 
 
 def _failed(work: _Work, error: PairFailed, shop: Workshop) -> Entry:

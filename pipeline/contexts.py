@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from . import debs
+from . import debs, trees
 from .errors import DiskError
-from .inputs import Inputs
+from .inputs import Inputs, link
 from .pinned import Toolchain
-from .render import Rendered
+from .rendered import Rendered
 
 DOCKER: Final = Path("build/docker")
 _MERGED: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -45,7 +45,10 @@ def write(rendered: Rendered, root: Path, note: Callable[[str], None]) -> bool:
 
 
 def lay(rendered: Rendered, root: Path, inputs: Inputs) -> Path:
-    """Put every file into the context (pinned ones as hard links into the cache) and return its directory."""
+    """Put every file into the context (pinned ones as hard links into the cache) and return its directory.
+
+    Trees are made beside the contexts, in ``build/trees``, and linked too: pairs of one kernel or driver share them.
+    """
     directory = root / rendered.name
     wanted = {folder for folder, _ in (*rendered.files, *rendered.local)}
     for folder in wanted:
@@ -59,6 +62,11 @@ def lay(rendered: Rendered, root: Path, inputs: Inputs) -> Path:
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(part.source, place)
             place.chmod(part.mode)
+        for tree in rendered.trees:
+            made = trees.lay(tree, root.parent / trees.CACHE.name, inputs, inputs.max_unpacked)
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / tree.name).unlink(missing_ok=True)
+            link(made, directory / tree.name)
     except OSError as error:
         raise DiskError(f"{directory}: {error.strerror}", hint="free some space below build/") from error
     return directory

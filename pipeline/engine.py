@@ -183,6 +183,26 @@ class Engine:
             with contextlib.suppress(*_TROUBLE):
                 self._api.remove_container(container, force=True)
 
+    def pull(self, name: str, digest: str, tag: str) -> None:
+        """Have image ``name@digest`` under the local name ``tag``; pulled where the engine lacks that.
+
+        Raises EngineError where it cannot be had. The engine itself checks that the manifest has that digest.
+        """
+        where = f"{name}@{digest}"
+        try:
+            with contextlib.suppress(docker.errors.ImageNotFound):
+                self._api.inspect_image(tag)  # type: ignore[no-untyped-call]
+                return
+            for event in self._api.pull(where, stream=True, decode=True):
+                if message := event.get("error"):
+                    raise EngineError(
+                        f"{where} could not be pulled: {message}", hint="DRIVER_MIRRORS [registries] names a mirror"
+                    )
+            repository, _, mark = tag.rpartition(":")
+            self._api.tag(where, repository, mark)
+        except (docker.errors.DockerException, http_errors.RequestException) as error:
+            raise self._broken(f"pull {where}", error) from error
+
     def remove(self, tag: str) -> None:
         """Forget image name ``tag``; fine where it is not there."""
         with contextlib.suppress(*_TROUBLE):

@@ -17,6 +17,7 @@ from .errors import BadFileError, DiskError, NetworkError, NotFoundError
 from .fetch import Fetcher
 from .httpcache import DISK_HINT
 from .pinned import File
+from .unpacking import MAX_UNPACKED
 
 _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
 """Another device, a file system without hard links, too many of them: a copy does as well."""
@@ -25,7 +26,11 @@ _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, 
 class Inputs:
     """Gives pinned files as local ones. ``bases("debian")`` are the base addresses of that archive, best first."""
 
-    def __init__(self, root: Path, fetcher: Fetcher, bases: Callable[[str], Sequence[str]]) -> None:
+    def __init__(
+        self, root: Path, fetcher: Fetcher, bases: Callable[[str], Sequence[str]], *, max_unpacked: int = MAX_UNPACKED
+    ) -> None:
+        """``max_unpacked``: bytes that one of them may unpack to."""
+        self.max_unpacked = max_unpacked
         self._root = root
         self._fetcher = fetcher
         self._bases = bases
@@ -68,7 +73,7 @@ class Inputs:
                 return dest
             scratch = Path(tempfile.mkdtemp(dir=directory, prefix=".lay."))
             try:
-                _link(source, scratch / "file")
+                link(source, scratch / "file")
                 os.replace(scratch / "file", dest)
             finally:
                 shutil.rmtree(scratch)
@@ -97,7 +102,8 @@ def _size(path: Path) -> int:
         raise DiskError(f"{path}: {error.strerror}", hint=DISK_HINT) from error
 
 
-def _link(source: Path, dest: Path) -> None:
+def link(source: Path, dest: Path) -> None:
+    """``dest`` as a hard link to ``source``, or a copy where there can be none. Raises OSError."""
     try:
         os.link(source, dest)
     except OSError as error:

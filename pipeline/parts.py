@@ -24,7 +24,8 @@ from .inputs import Inputs
 from .pinned import Driver, Toolchain
 from .progress import Progress
 from .registry import Registry
-from .render import Rendered, Renderer
+from .render import Renderer
+from .rendered import Rendered
 from .versions import tag_text
 
 
@@ -41,6 +42,8 @@ class Workshop:
     open_engine: Callable[[], Engine]
     at_once: int = 1
     """How many pairs are built at once: they share the engine's processors."""
+    mirror: Callable[[str], str] = str
+    """Where the closed network keeps a vendor's image, by its name."""
 
     def __post_init__(self) -> None:
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -80,7 +83,12 @@ class Workshop:
                 contexts.write(rendered, self.docker, lambda text: self.progress.note(name, text))
                 with self.progress.step(name, "fetch", f"fetched {len(rendered.files)} packages"):
                     context = contexts.lay(rendered, self.docker, self.inputs)
-                    contexts.root_tar(toolchain, context, self.inputs)
+                    if toolchain.image is None:
+                        contexts.root_tar(toolchain, context, self.inputs)
+                if toolchain.image is not None:
+                    image = toolchain.image
+                    with self.progress.step(name, "fetch", f"pulled {image.name}:{image.tag}"):
+                        self.engine.pull(self.mirror(image.name), image.digest, image.local_tag)
                 with self.progress.step(name, "build", "built"):
                     self.build(rendered, context, name)
             self._ready.add(rendered.recipe)
@@ -133,7 +141,7 @@ class Workshop:
         epoch = self.renderer.epoch(base.date)
 
         def build() -> Layer:
-            self.toolchain(self._unpacker(arch))
+            self.toolchain(self.renderer.lock.unpacker(arch))
             return self.layer(rendered, f"base:{arch}", epoch, "unpack")
 
         return self._shared(rendered, f"base-{rendered.recipe[:16]}", arch, epoch, [], build, f"base of {arch}")
@@ -146,7 +154,7 @@ class Workshop:
         name = f"driver:{driver.version}/{driver.arch}"
 
         def build() -> Layer:
-            self.toolchain(self._unpacker(driver.arch))
+            self.toolchain(self.renderer.lock.unpacker(driver.arch))
             self._in_engine(driver.arch)
             layer = self.layer(rendered, name, epoch, "unpack")
             self.prove_userspace(layer, driver)
@@ -226,9 +234,6 @@ class Workshop:
             return Layer(last["digest"], last["size"], config["rootfs"]["diff_ids"][-1], 0)
         except (ValueError, LookupError, TypeError) as error:
             raise RegistryError(f"{self.registry.reference(tag)} is not an image of ours", hint="delete that tag") from error
-
-    def _unpacker(self, arch: str) -> Toolchain:
-        return min((t for t in self.renderer.lock.toolchains if t.arch == arch), key=lambda t: t.name)
 
     def _in_engine(self, arch: str) -> None:
         """The base as an image the engine knows: the userspace's Dockerfile is FROM it."""

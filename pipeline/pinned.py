@@ -17,6 +17,8 @@ from msgspec import Meta, Struct
 Kind = Literal["open", "proprietary"]
 Arch = Literal["amd64", "arm64"]
 Os = Literal["debian", "fedora-coreos", "flatcar", "container-linux"]
+Form = Literal["debs", "rpms", "developer-container", "source"]
+"""In what a vendor publishes a kernel's headers; forms.py says what each means."""
 Trust = Literal["signed-index", "vendor-sum", "tls-first-sight"]
 KINDS: Final[tuple[Kind, ...]] = ("open", "proprietary")
 
@@ -56,14 +58,31 @@ class Base(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, 
     packages: tuple[File, ...]
 
 
+class BaseImage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """A vendor's container image, pinned by the digest of its manifest; ``tag`` is what people call it."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9][a-z0-9._-]*)+\Z", max_length=200)]
+    tag: Name
+    digest: Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
+
+    @property
+    def local_tag(self) -> str:
+        """What the engine knows it by here, wherever it was pulled from."""
+        return f"driver-from:{self.digest.removeprefix('sha256:')[:16]}"
+
+
 class Toolchain(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, dict=True):
-    """What compiles for one OS: a Debian root made of ``packages`` alone. ``name`` is like ``debian-12``."""
+    """What compiles for one OS: a Debian root made of ``packages`` alone, or a vendor's ``image`` with ``packages`` on top.
+
+    ``name`` is like ``debian-12`` or ``fedora-44``.
+    """
 
     name: Name
     os: Os
     arch: Arch
     date: Date
     packages: tuple[File, ...]
+    image: BaseImage | None = None
 
     @cached_property
     def gcc(self) -> str | None:
@@ -102,6 +121,7 @@ class Kernel(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     image: tuple[File, ...]
     releases: Annotated[tuple[OsRelease, ...], Meta(min_length=1)]
     drivers: tuple[Name, ...]
+    form: Form = "debs"
     stale: bool = False
 
     @cached_property
@@ -120,7 +140,7 @@ class Driver(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
     version: Name
     arch: Arch
-    source: Literal["debian"]
+    source: Literal["debian", "run"]
     date: Date
     open: tuple[File, ...] = ()
     proprietary: tuple[File, ...] = ()
@@ -191,6 +211,10 @@ class Lock(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, 
     def toolchain(self, kernel: Kernel) -> Toolchain:
         """The toolchain that compiles for ``kernel``."""
         return self._toolchains[kernel.toolchain, kernel.arch]
+
+    def unpacker(self, arch: str) -> Toolchain:
+        """The toolchain whose dpkg unpacks base and userspace: the first of that architecture made of Debian's packages."""
+        return min((t for t in self.toolchains if t.arch == arch and t.image is None), key=lambda t: t.name)
 
     def driver(self, version: str, arch: str) -> Driver:
         """The pinned driver of that version for that architecture."""

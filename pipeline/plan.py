@@ -13,7 +13,8 @@ from .compat import Compat, Patch, Verdict
 from .errors import UsageError
 from .lock import qualified_tags
 from .pinned import Driver, Kernel, Kind, Lock
-from .render import Rendered, Renderer, recommended, required_kinds
+from .render import Renderer, recommended, required_kinds
+from .rendered import Rendered
 from .versions import DriverVersion, tag_text
 from .wanted import Wanted, kinds_of
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -19,13 +18,20 @@ from .applets import APPLETS
 from .compat import PATCHES, Patch
 from .dates import date_of, epoch_of
 from .errors import BadFileError
-from .pinned import Base, Driver, File, Kernel, Kind, Lock, Toolchain
+from .pinned import Base, Driver, File, Form, Kernel, Kind, Lock, Toolchain
+from .rendered import LocalFile, Rendered
 from .skeleton import Hole, Looked, Skeleton, StandIn
+from .trees import LAYOUT, Tree, of_driver, of_kernel
 from .versions import DriverVersion
 from .wanted import Wanted
 
 TEMPLATES: Final = Path(__file__).resolve().parent.parent / "dockerfiles"
-IMAGE_TEMPLATE: Final = "image-debian.Dockerfile.j2"
+IMAGE_TEMPLATES: Final[Mapping[Form, str]] = {
+    "debs": "image-debian.Dockerfile.j2",
+    "rpms": "image-rpms.Dockerfile.j2",
+    "developer-container": "image-developer-container.Dockerfile.j2",
+    "source": "image-source.Dockerfile.j2",
+}
 PROGRAM: Final = Path(__file__).resolve().parent.parent / "host" / "image"
 MADE_BY: Final = "Made by 'doit render' from dockerfiles/{} and versions.lock. A file edited by hand is never built."
 TRIPLES: Final = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
@@ -34,36 +40,6 @@ OPEN_FROM: Final = 560
 """From this branch on NVIDIA recommends the open kernel modules (design.md, "The image")."""
 MODULES: Final = ("nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-drm", "nvidia-peermem")
 """What every driver from branch 470 on is made of."""
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """One Dockerfile: its text, the recipe that the text is, and the pinned files its context needs."""
-
-    name: str
-    """Directory below ``build/docker``."""
-    tag: str
-    """The name the engine knows the result by."""
-    text: str
-    files: tuple[tuple[str, File], ...]
-    """(directory in the context, file)."""
-    local: tuple[tuple[str, LocalFile], ...] = ()
-    """(directory in the context, file of this checkout)."""
-
-    @cached_property
-    def recipe(self) -> str:
-        """Sha256 of the text, 64 hex digits."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class LocalFile:
-    """One file of this checkout that enters an image: where it goes, what it holds."""
-
-    path: str
-    source: Path
-    sha256: str
-    mode: int
 
 
 def recommended(driver: str, kinds: Sequence[Kind]) -> Kind:
@@ -132,12 +108,13 @@ class Renderer:
     def toolchain(self, toolchain: Toolchain) -> Rendered:
         """What compiles for one OS."""
         name = f"toolchain/{toolchain.name}-{toolchain.arch}"
-        files = tuple(("debs", file) for file in toolchain.packages)
-        return self._once(name, "toolchain-debian.Dockerfile.j2", files, toolchain=toolchain)
+        template = "toolchain-image.Dockerfile.j2" if toolchain.image else "toolchain-debian.Dockerfile.j2"
+        files = tuple(("rpms" if toolchain.image else "debs", file) for file in toolchain.packages)
+        return self._once(name, template, files, toolchain=toolchain)
 
     def unpacker(self, arch: str) -> Rendered:
         """The toolchain whose dpkg unpacks base and userspace: the first of that architecture."""
-        return self.toolchain(min((t for t in self.lock.toolchains if t.arch == arch), key=lambda t: t.name))
+        return self.toolchain(self.lock.unpacker(arch))
 
     def base(self, base: Base) -> Rendered:
         """The runtime base of one architecture."""
@@ -157,8 +134,11 @@ class Renderer:
         return self._once(
             f"userspace/{driver.version}-{driver.arch}",
             "userspace.Dockerfile.j2",
-            tuple(("debs", file) for file in driver.userspace),
+            tuple(("debs", file) for file in driver.userspace if driver.source == "debian"),
+            (),
+            of_driver(driver, "userspace"),
             driver=driver,
+            layout=LAYOUT,
             triple=TRIPLES[driver.arch],
             toolchain_tag=self.unpacker(driver.arch).tag,
             base_tag=self.base(base).tag,
@@ -180,14 +160,15 @@ class Renderer:
         """One pair's image, with ``kinds`` of modules and the patches of each."""
         local = [("program", file) for file in self.program]
         local += [("patches", file) for file in self._patches(patches)]
-        files = [("headers", file) for file in kernel.headers]
-        files += [("debs", file) for kind in kinds for file in driver.modules(kind)]
+        files = [("headers", file) for file in kernel.headers if kernel.form == "debs"]
+        files += [("debs", file) for kind in kinds for file in driver.modules(kind) if driver.source == "debian"]
         epoch = self.image_epoch(kernel, driver)
         return self._once(
             f"image/{kernel.os}/{kernel.arch}/{pair_id.rpartition(':')[2]}",
-            IMAGE_TEMPLATE,
+            IMAGE_TEMPLATES[kernel.form],
             tuple(files),
             tuple(local),
+            (*of_kernel(kernel), *of_driver(driver, "modules")),
             **self._image_values(kernel, driver, pair_id, kinds, patches, epoch, date_of(epoch)),
         )
 
@@ -196,7 +177,17 @@ class Renderer:
     ) -> str:
         """The recipe of ``image`` of the same, in a tenth of the time: most of its text is that of other kernels' images."""
         patched = tuple((kind, *some) for kind, some in patches.items())
-        key = (driver.version, kernel.os, kernel.arch, kernel.toolchain, len(kernel.headers), len(kernel.image), *kinds, *patched)
+        key = (
+            driver.version,
+            kernel.os,
+            kernel.arch,
+            kernel.toolchain,
+            kernel.form,
+            len(kernel.headers),
+            len(kernel.image),
+            *kinds,
+            *patched,
+        )
         if key not in self._skeletons:
             self._skeletons[key] = self._skeleton(kernel, driver, kinds, patches)
         skeleton = self._skeletons[key]
@@ -215,7 +206,7 @@ class Renderer:
             values = self._image_values(
                 StandIn(kernel, "kernel"), driver, Hole("id"), kinds, patches, Hole("epoch"), Hole("created")
             )
-            return Skeleton(self._text(IMAGE_TEMPLATE, values))
+            return Skeleton(self._text(IMAGE_TEMPLATES[kernel.form], values))
         except (Looked, TypeError, AttributeError, BadFileError):  # what is wrong in earnest is said by plain rendering
             return None
 
@@ -252,6 +243,7 @@ class Renderer:
             "probe": next(source for source in sources if source["name"] == most_patched),
             "modules": self.modules(driver),
             "make_arch": MAKE_ARCH[kernel.arch],
+            "layout": LAYOUT,
             "epoch": epoch,
             "image_env": self.image_env(kernel, driver, kinds),
             "program": self.program,
@@ -318,6 +310,7 @@ class Renderer:
         template: str,
         files: tuple[tuple[str, File], ...],
         local: tuple[tuple[str, LocalFile], ...] = (),
+        trees: tuple[Tree, ...] = (),
         /,
         **values: Any,
     ) -> Rendered:
@@ -326,7 +319,7 @@ class Renderer:
         text = self._text(template, values)
         recipe = hashlib.sha256(text.encode()).hexdigest()
         what = name.split("/", 1)[0]
-        self._made[name] = made = Rendered(name, f"driver-{what}:{recipe[:16]}", text, files, local)
+        self._made[name] = made = Rendered(name, f"driver-{what}:{recipe[:16]}", text, files, local, trees)
         return made
 
     def _text(self, template: str, values: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ _OPEN: Final = "\0\u2039-_.~+:/=@ aZ&<>'\""
 """Has what filters change: either case, separators, quotes, a character outside ASCII. A changed mark is not found again."""
 _CLOSE: Final = "\u203a\0"
 _MARK: Final = re.compile(re.escape(_OPEN) + "(.*?)" + re.escape(_CLOSE))
-_FIXED: Final = frozenset({"os", "arch", "toolchain"})
+_FIXED: Final = frozenset({"os", "arch", "toolchain", "form"})
 """Read as they are, since one skeleton serves one value of each."""
 
 

@@ -17,6 +17,7 @@ from msgspec import Meta, Struct, field
 
 from .errors import BadFileError, PipelineError, UsageError
 from .pinned import Arch, Driver, Kernel, Kind, Name, Os
+from .unpacking import MAX_UNPACKED
 from .versions import DriverVersion, VersionRange, within
 
 WANTED_FILE: Final = Path("versions.toml")
@@ -35,6 +36,7 @@ class Settings(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     docker_host: str = ""
     mirrors: str = ""
     source_date_epoch: int = 0
+    max_unpacked: Annotated[int, Meta(ge=1 << 20)] = MAX_UNPACKED
     source_url: Annotated[str, Meta(pattern=r"^https://[A-Za-z0-9._~:/?#@%&=+-]+\Z")] = (
         "https://github.com/Avalanche-io/coreos-nvidia"
     )
@@ -188,4 +190,8 @@ def settings(wanted: Wanted, environ: Mapping[str, str] = os.environ) -> Setting
         if not (epoch.isascii() and epoch.isdigit() and len(epoch) < 12):
             raise UsageError(f"SOURCE_DATE_EPOCH is '{epoch}'", hint="set it to seconds since 1970, or unset it")
         chosen["source_date_epoch"] = int(epoch)
+    if limit := environ.get("DRIVER_MAX_UNPACKED"):
+        if not (limit.isascii() and limit.isdigit() and int(limit[:18]) >= 1 << 20):
+            raise UsageError(f"DRIVER_MAX_UNPACKED is '{limit}'", hint="set it to bytes, 1048576 or more, or unset it")
+        chosen["max_unpacked"] = int(limit)
     return Settings(**chosen)

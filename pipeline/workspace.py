@@ -109,7 +109,7 @@ class Workspace:
         from .inputs import Inputs
 
         place = Path(self.environ.get("DRIVER_CACHE") or self.root / "build" / "cache")
-        return Inputs(place, self.fetcher, self.archives.bases)
+        return Inputs(place, self.fetcher, self.archives.bases, max_unpacked=self.settings.max_unpacked)
 
     @cached_property
     def shop(self) -> Workshop:
@@ -128,6 +128,7 @@ class Workspace:
             progress=self.progress,
             open_engine=lambda: engine.Engine(host),
             at_once=self.at_once,
+            mirror=self.mirrors.registry,
         )
 
     @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from pipeline import compat, lock, wanted
-from pipeline.pinned import Base, Driver, File, Kernel, Lock, OsRelease, Toolchain
+from pipeline.pinned import Base, BaseImage, Driver, File, Kernel, Lock, OsRelease, Toolchain
 from pipeline.plan import Plan
 from pipeline.render import Renderer
 
@@ -84,3 +84,60 @@ def plan(the_lock: Lock | None = None, text: str = "", epoch: int = 0, rules: st
 def changed(entry: Any, **changes: Any) -> Any:
     """A frozen record with some fields replaced."""
     return msgspec.structs.replace(entry, **changes)
+
+
+def vendor_file(url: str, version: str = "6.1.176", **changes: Any) -> File:
+    """A pinned file of a vendor's server."""
+    name = url.rpartition("/")[2].partition(".")[0].partition("-6")[0]
+    sha256 = hashlib.sha256(url.encode()).hexdigest()
+    return File(name=name, version=version, sha256=sha256, size=1000, trust="vendor-sum", urls=(url,), **changes)
+
+
+def run_driver(version: str = "535.261.03", **changes: Any) -> Driver:
+    """A driver out of NVIDIA's run file, with both kinds."""
+    url = f"https://us.download.nvidia.com/tesla/{version}/NVIDIA-Linux-x86_64-{version}.run"
+    file = (vendor_file(url, version),)
+    values = {"source": "run", "open": file, "proprietary": file, "userspace": file}
+    return driver(version, **{**values, **changes})
+
+
+def fedora() -> Toolchain:
+    """A toolchain made of a vendor's image and one package."""
+    image = BaseImage(name="registry.fedoraproject.org/fedora", tag="44", digest="sha256:" + "f" * 64)
+    packages = (vendor_file("https://kojipkgs.fedoraproject.org/packages/gcc/15.2.1/1.fc44/x86_64/gcc-15.2.1-1.fc44.x86_64.rpm"),)
+    return Toolchain(name="fedora-44", os="fedora-coreos", arch="amd64", date=DATE, packages=packages, image=image)
+
+
+def vendor_lock(form: str, **changes: Any) -> Lock:
+    """One kernel in one of the vendors' forms, beside Debian's base and toolchain."""
+    koji = "https://kojipkgs.fedoraproject.org/packages/kernel/6.1.176/200.fc44/x86_64"
+    flatcar = "https://stable.release.flatcar-linux.net/amd64-usr/4593.2.5"
+    rpm = "-6.1.176-200.fc44.x86_64"
+    values: dict[str, Any] = {
+        "rpms": {
+            "os": "fedora-coreos",
+            "name": rpm[1:],
+            "toolchain": "fedora-44",
+            "headers": (vendor_file(f"{koji}/kernel-devel{rpm}.rpm"),),
+            "image": (vendor_file(f"{koji}/kernel-core{rpm}.rpm"),),
+        },
+        "developer-container": {
+            "os": "flatcar",
+            "name": "6.1.176-flatcar",
+            "headers": (vendor_file(f"{flatcar}/flatcar_developer_container.bin.bz2"),),
+            "image": (vendor_file(f"{flatcar}/flatcar_production_pxe.vmlinuz"),),
+        },
+        "source": {
+            "os": "container-linux",
+            "name": "6.1.176-coreos",
+            "headers": (
+                vendor_file("https://cdn.kernel.org/pub/linux/kernel/v6.x/linux-6.1.176.tar.xz"),
+                vendor_file(f"{flatcar}/flatcar_production_image_kernel_config.txt"),
+            ),
+            "image": (vendor_file(f"{flatcar}/flatcar_production_pxe.vmlinuz"),),
+        },
+    }[form]
+    release = OsRelease(channel="stable", version="44.20260817.3.0", id="fedora", version_id="44")
+    own = kernel(values.pop("name"), "6.1.176", form=form, releases=(release,), **{**values, **changes})
+    toolchains = (*a_lock().toolchains, fedora())
+    return a_lock(toolchains=toolchains, drivers=(run_driver(),), kernels=(own,))

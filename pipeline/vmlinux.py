@@ -1,0 +1,105 @@
+"""What a kernel image exports, read out of the image itself: for kernels that come without a ``Module.symvers``.
+
+A bzImage (Linux Documentation/arch/x86/boot.rst, "payload_offset") holds a packed ELF file whose symbol table is stripped
+and whose ``__ksymtab`` sections are not: names and GPL-only marks stand there (include/linux/export.h). No CRCs: those
+this can only say are not known.
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+import struct
+from pathlib import Path
+from typing import IO, Final, cast
+
+from elftools.common.exceptions import ELFError
+from elftools.construct import ConstructError
+from elftools.elf.elffile import ELFFile
+
+from .elf import Export
+from .errors import IntegrityError, PairFailed
+from .unpacking import packing, unpacked
+
+_MAX: Final = 1 << 30
+_RELATIVE: Final = struct.Struct("<iii")
+"""struct kernel_symbol with HAVE_ARCH_PREL32_RELOCATIONS (4.19): offsets of value, name and namespace."""
+_HINT: Final = "pin a kernel image that holds its symbols (a bzImage, or vmlinux), or headers with a Module.symvers"
+
+
+def exports(image: Path) -> dict[str, Export]:
+    """Every symbol that the kernel in ``image`` itself exports; those of its modules are not in it.
+
+    Raises PairFailed where they cannot be read.
+    """
+    try:
+        elf = ELFFile(io.BytesIO(_vmlinux(image)))
+        found: dict[str, Export] = {}
+        for section in elf.iter_sections():
+            if section.name in ("__ksymtab", "__ksymtab_gpl"):
+                for name in _names(elf, section):
+                    found[name] = Export(None, "vmlinux", section.name.endswith("_gpl"))
+    except (ELFError, ConstructError, struct.error, lzma.LZMAError, IntegrityError, ValueError, IndexError) as error:
+        raise PairFailed(f"cannot be proved: the symbols of {image.name} cannot be read ({error}): {_HINT}") from error
+    if not found:
+        raise PairFailed(f"cannot be proved: {image.name} holds no table of exported symbols: {_HINT}")
+    return found
+
+
+def of_system_map(text: str) -> dict[str, Export]:
+    """The same from a ``System.map``: each export has a ``__ksymtab_<name>`` there; which are GPL-only it does not say."""
+    names = (line.split(" ")[-1] for line in text.splitlines() if " __ksymtab_" in line)
+    return {name.removeprefix("__ksymtab_"): Export(None, "vmlinux", gpl_only=False) for name in names}
+
+
+def _vmlinux(image: Path) -> bytes:
+    data = image.read_bytes()
+    if data.startswith(b"\x7fELF"):
+        return data
+    if len(data) < 0x250 or data[0x202:0x206] != b"HdrS" or struct.unpack_from("<H", data, 0x206)[0] < 0x208:
+        raise ValueError("it is neither a bzImage nor an ELF file")
+    setup = (data[0x1F1] or 4) + 1
+    offset, length = struct.unpack_from("<II", data, 0x248)
+    payload = data[setup * 512 + offset : setup * 512 + offset + length]
+    if packing(payload[:8]):
+        stream = unpacked(cast("IO[bytes]", _Payload(payload)), image.name, _MAX)
+        return _all(stream)
+    if payload.startswith(b"\x5d\0\0"):
+        return lzma.LZMADecompressor(format=lzma.FORMAT_ALONE).decompress(payload)
+    raise ValueError(f"its payload is packed in a way that is not read here ({payload[:4].hex()})")
+
+
+class _Payload(io.BytesIO):
+    """The packed ELF file; four bytes with its size follow it, which no decoder knows."""
+
+
+def _all(stream: IO[bytes]) -> bytes:
+    parts: list[bytes] = []
+    while True:
+        try:
+            part = stream.read1(1 << 20)  # type: ignore[attr-defined]
+        except IntegrityError:
+            if parts and parts[0].startswith(b"\x7fELF"):  # the trailing size, taken for another member
+                break
+            raise
+        if not part:
+            break
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _names(elf: ELFFile, section: object) -> list[str]:
+    data, address = section.data(), section["sh_addr"]  # type: ignore[attr-defined,index]
+    strings = elf.get_section_by_name("__ksymtab_strings")
+    if strings is None:
+        raise ValueError("it has no __ksymtab_strings")
+    texts, base = strings.data(), strings["sh_addr"]
+    size = _RELATIVE.size
+    names = []
+    for at in range(0, len(data) - size + 1, size):
+        _, name, _ = _RELATIVE.unpack_from(data, at)
+        start = address + at + 4 + name - base
+        if not 0 <= start < len(texts):
+            raise ValueError("its table of exported symbols is of another form")
+        names.append(texts[start : texts.index(b"\0", start)].decode("ascii", "replace"))
+    return names

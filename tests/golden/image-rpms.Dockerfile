@@ -1,0 +1,78 @@
+# Made by 'doit render' from dockerfiles/image-rpms.Dockerfile.j2 and versions.lock. A file edited by hand is never built.
+# fedora-coreos/amd64:6.1.176-200.fc44.x86_64-535.261.03: kernel modules of NVIDIA 535.261.03 for 6.1.176-200.fc44.x86_64 (amd64).
+FROM driver-toolchain:5a0de3b159892293 AS kernel
+ADD headers.tar /
+# headers.tar (layout 1) is made of:
+#   sha256 c9ccead526ff31e236500f8b1f2819da02742816877e9e83a030bddde71e35fd  kernel-devel-6.1.176-200.fc44.x86_64.rpm
+RUN set -eu; d=/usr/lib/modules/6.1.176-200.fc44.x86_64; mkdir -p $d; \
+    test -e $d/build || ln -sfn ../../../src/kernels/6.1.176-200.fc44.x86_64 $d/build; \
+    test -e $d/source || ln -sfn build $d/source; \
+    test -e /lib/modules/6.1.176-200.fc44.x86_64/build/Module.symvers
+ENV LC_ALL=C KBUILD_BUILD_TIMESTAMP=@1795161600 KBUILD_BUILD_USER=driver KBUILD_BUILD_HOST=driver SOURCE_DATE_EPOCH=1795161600
+
+# NVIDIA's probes of the kernel's interfaces (a third of the time of a build): their answers depend on the headers, the
+# flags and the probe script, which are the same for every kind, so they are asked once, and kept by the engine's cache
+# between runs. Kbuild has no target for them alone; one small object needs them all.
+FROM kernel AS probes
+ADD modules.tar /in/
+# modules.tar (layout 1): kernel modules' sources out of NVIDIA-Linux-x86_64-535.261.03.run
+#   sha256 c2ea194c609f860ddfe9af49bfa3f585765b47dc0ad4669e8ea5356a92bd8d5b
+RUN set -eu; mkdir -p /build; mv /in/kernel /build/nvidia
+# JOBS decides how fast, never what.
+ARG JOBS=2
+RUN make -C /lib/modules/6.1.176-200.fc44.x86_64/source KBUILD_OUTPUT=/lib/modules/6.1.176-200.fc44.x86_64/build M=/build/nvidia -j"$JOBS" ARCH=x86_64 KCFLAGS=-g0 IGNORE_CC_MISMATCH=1 NV_KERNEL_MODULES="nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem" NV_SPECTRE_V2=0 \
+      NV_KERNEL_SOURCES=/lib/modules/6.1.176-200.fc44.x86_64/source NV_KERNEL_OUTPUT=/lib/modules/6.1.176-200.fc44.x86_64/build nvidia/nv-dma.o
+
+FROM kernel AS proprietary
+ADD modules.tar /in/
+# modules.tar (layout 1): kernel modules' sources out of NVIDIA-Linux-x86_64-535.261.03.run
+#   sha256 c2ea194c609f860ddfe9af49bfa3f585765b47dc0ad4669e8ea5356a92bd8d5b
+RUN set -eu; mkdir -p /build; mv /in/kernel /build/nvidia
+COPY --from=probes /build/nvidia/conftest/ /build/nvidia/conftest/
+ARG JOBS=2
+RUN set -eu; make -C /build/nvidia KERNEL_UNAME=6.1.176-200.fc44.x86_64 -j"$JOBS" ARCH=x86_64 KCFLAGS=-g0 IGNORE_CC_MISMATCH=1 NV_KERNEL_MODULES="nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem" modules; \
+    mkdir -p /out/opt/lib/modules/6.1.176-200.fc44.x86_64; \
+    for module in nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem; do \
+      strip --strip-debug -o /out/opt/lib/modules/6.1.176-200.fc44.x86_64/$module.ko /build/nvidia/$module.ko; done; \
+    ln -s /host/lib/modules/6.1.176-200.fc44.x86_64 /out/opt/lib/modules/6.1.176-200.fc44.x86_64/host; \
+    touch /out/opt/lib/modules/6.1.176-200.fc44.x86_64/modules.order /out/opt/lib/modules/6.1.176-200.fc44.x86_64/modules.builtin /out/opt/lib/modules/6.1.176-200.fc44.x86_64/modules.builtin.modinfo; \
+    depmod -b /out/opt 6.1.176-200.fc44.x86_64; \
+    find /out -exec touch -h -d @1795161600 {} +
+
+FROM kernel AS open
+ADD modules.tar /in/
+# modules.tar (layout 1): kernel modules' sources out of NVIDIA-Linux-x86_64-535.261.03.run
+#   sha256 c2ea194c609f860ddfe9af49bfa3f585765b47dc0ad4669e8ea5356a92bd8d5b
+RUN set -eu; mkdir -p /build; mv /in/kernel-open /build/nvidia
+COPY --from=probes /build/nvidia/conftest/ /build/nvidia/conftest/
+ARG JOBS=2
+RUN set -eu; make -C /build/nvidia KERNEL_UNAME=6.1.176-200.fc44.x86_64 -j"$JOBS" ARCH=x86_64 KCFLAGS=-g0 IGNORE_CC_MISMATCH=1 NV_KERNEL_MODULES="nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem" modules; \
+    mkdir -p /out/opt/open/lib/modules/6.1.176-200.fc44.x86_64; \
+    for module in nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem; do \
+      strip --strip-debug -o /out/opt/open/lib/modules/6.1.176-200.fc44.x86_64/$module.ko /build/nvidia/$module.ko; done; \
+    ln -s /host/lib/modules/6.1.176-200.fc44.x86_64 /out/opt/open/lib/modules/6.1.176-200.fc44.x86_64/host; \
+    touch /out/opt/open/lib/modules/6.1.176-200.fc44.x86_64/modules.order /out/opt/open/lib/modules/6.1.176-200.fc44.x86_64/modules.builtin /out/opt/open/lib/modules/6.1.176-200.fc44.x86_64/modules.builtin.modinfo; \
+    depmod -b /out/opt/open 6.1.176-200.fc44.x86_64; \
+    find /out -exec touch -h -d @1795161600 {} +
+
+FROM kernel AS out
+COPY --from=proprietary /out/ /out/
+COPY --from=open /out/ /out/
+RUN set -eu; mkdir -p /out/opt/nvidia-driver; printf '%s\n' \
+      'KERNEL=6.1.176-200.fc44.x86_64' \
+      'DRIVER=535.261.03' \
+      'ARCH=amd64' \
+      'KINDS="open proprietary"' \
+      'RECOMMENDED=proprietary' \
+      'MODULES="nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem"' \
+      > /out/opt/nvidia-driver/image.env; chmod 0644 /out/opt/nvidia-driver/image.env; \
+    find /out -exec touch -h -d @1795161600 {} +
+
+FROM driver-userspace:e20ba84c9cffdfed
+COPY --from=out /out/ /
+COPY program/ /
+# 1310ca2c8932dbd118668bd97442558a3e1f546b5e15c69699dfbd6024f548d8  usr/bin/nvidia-driver
+ENV PATH=/usr/local/nvidia/bin:/usr/sbin:/usr/bin:/sbin:/bin
+LABEL io.coreos-nvidia.arch="amd64" io.coreos-nvidia.driver="535.261.03" io.coreos-nvidia.kernel="6.1.176-200.fc44.x86_64" io.coreos-nvidia.kinds="open proprietary" io.coreos-nvidia.os="fedora-coreos" org.opencontainers.image.created="2026-11-20T08:00:00Z" org.opencontainers.image.description="NVIDIA driver 535.261.03 for Linux 6.1.176-200.fc44.x86_64" org.opencontainers.image.licenses="Apache-2.0 AND LicenseRef-NVIDIA-Driver" org.opencontainers.image.source="https://example.com/project" org.opencontainers.image.title="driver" org.opencontainers.image.version="6.1.176-200.fc44.x86_64-535.261.03"
+ENTRYPOINT ["/usr/bin/nvidia-driver"]
+CMD ["init"]

@@ -1,0 +1,82 @@
+"""NVIDIA's ``.run`` for a driver, out of Debian's packages of the same version: real sources, libraries and firmware.
+
+The ``.manifest`` has NVIDIA's form (nvidia-installer, manifest.c). Not NVIDIA's: the compression, the order of the files, the
+documents, the installer itself.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.standins import packing
+
+_HEADER = "NVIDIA Accelerated Graphics Driver for Linux-x86_64 (a stand-in of the tests)\n{version}\n{modules}\n" + "\n" * 2
+_TYPES = (
+    ("libnvidia-opencl", "OPENCL_LIB"),
+    ("libnvidia-ml", "NVML_LIB"),
+    ("libvdpau_nvidia", "VDPAU_LIB"),
+    ("libnvidia-encode", "ENCODEAPI_LIB"),
+    ("libnvcuvid", "NVCUVID_LIB"),
+    ("libcuda", "CUDA_LIB"),
+)
+
+
+def run_file(version: str, modules: dict[str, Path], userspace: Sequence[Path], out: Path, work: Path) -> Path:
+    """``NVIDIA-Linux-x86_64-<version>.run``; ``modules`` maps ``kernel``, ``kernel-open`` to Debian's packages of sources."""
+    root = work / f"NVIDIA-Linux-x86_64-{version}"
+    root.mkdir(parents=True)
+    lines: list[str] = []
+
+    def put(source: Path, name: str, mode: int, words: str) -> None:
+        place = root / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, place)
+        place.chmod(mode)
+        lines.append(f"{name} {mode:04o} {words}")
+
+    for folder, deb in modules.items():
+        _sources(deb, root / folder, work / folder)
+        for path in sorted((root / folder).rglob("*")):
+            if path.is_file():
+                lines.append(f"{path.relative_to(root)} 0644 KERNEL_MODULE_SRC INHERIT_PATH_DEPTH:1 MODULE:resman")
+    unpacked = work / "userspace"
+    for deb in userspace:
+        packing.run("dpkg-deb", "-x", deb, unpacked)
+    for path in sorted(unpacked.rglob("*")):
+        name = path.name
+        if "wine" in path.parts or "xorg" in path.parts:
+            continue
+        if path.is_file() and not path.is_symlink() and name.endswith(f".so.{version}"):
+            kind = next((kind for prefix, kind in _TYPES if name.startswith(prefix)), "UTILITY_LIB")
+            put(path, name, 0o755, f"{kind} NATIVE {'vdpau' if 'vdpau' in name else '/'} MODULE:gpgpu")
+        elif path.is_symlink() and name.startswith("lib") and str(path.readlink()).rpartition("/")[2].endswith(f".so.{version}"):
+            lines.append(f"{name} 0000 UTILITY_LIB_SYMLINK NATIVE / {path.readlink().name} MODULE:gpgpu")
+        elif path.parent.parts[-3:-1] == ("firmware", "nvidia") and path.suffix == ".bin" and path.is_file():
+            put(path, f"firmware/{name}", 0o644, "FIRMWARE MODULE:gsp")
+        elif _is_program(path) and name not in {line.split(" ")[0] for line in lines}:
+            put(path, name, 0o755, "UTILITY_BINARY MODULE:utils")
+    (root / "nvidia-installer").write_text("#!/bin/sh\necho 'nothing here may run this' >&2\nexit 1\n")
+    lines.append("nvidia-installer 0755 INSTALLER_BINARY MODULE:installer")
+    header = _HEADER.format(version=version, modules="nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem")
+    (root / ".manifest").write_text(header + "\n" + "kernel\nkernel/precompiled\n" + "\n".join(lines) + "\n")
+    made = out / f"NVIDIA-Linux-x86_64-{version}.run"
+    out.mkdir(parents=True, exist_ok=True)
+    packing.run_file(root, made, packing="--zstd")
+    shutil.rmtree(root)
+    return made
+
+
+def _is_program(path: Path) -> bool:
+    if path.is_symlink() or not path.is_file() or not path.name.startswith("nvidia-"):
+        return False
+    return path.parent.name in ("bin", "sbin", "current") and bool(path.stat().st_mode & 0o111)
+
+
+def _sources(deb: Path, place: Path, work: Path) -> None:
+    packing.run("dpkg-deb", "-x", deb, work)
+    place.mkdir()
+    (archive,) = (work / "usr/src").glob("*.tar.xz")
+    packing.run("tar", "-C", place, "--strip-components=2", "-xf", archive)
+    shutil.rmtree(work)
