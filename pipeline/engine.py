@@ -200,7 +200,7 @@ class Engine:
                     )
             repository, _, mark = tag.rpartition(":")
             self._api.tag(where, repository, mark)
-        except (docker.errors.DockerException, http_errors.RequestException) as error:
+        except _TROUBLE as error:
             raise self._broken(f"pull {where}", error) from error
 
     def remove(self, tag: str) -> None:

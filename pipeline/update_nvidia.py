@@ -182,7 +182,7 @@ def _held(old: Lock, others: set[str], policy: Drivers) -> dict[str, Chosen]:
             required[waiting.version] = waiting.required
     for driver in old.drivers:
         if driver.version not in others and driver.arch in policy.arches:
-            sources.setdefault(driver.version, {})[driver.arch] = (driver.source,)
+            sources.setdefault(driver.version, {})[driver.arch] = ("debian",) if driver.source == "debian" else ("data-centre",)
             required[driver.version] = driver.required
     return {
         version: Chosen(version=version, sources=found, required=required[version], reason="chosen before")

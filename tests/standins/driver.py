@@ -38,9 +38,8 @@ def run_file(version: str, modules: dict[str, Path], userspace: Sequence[Path], 
 
     for folder, deb in modules.items():
         _sources(deb, root / folder, work / folder)
-        for path in sorted((root / folder).rglob("*")):
-            if path.is_file():
-                lines.append(f"{path.relative_to(root)} 0644 KERNEL_MODULE_SRC INHERIT_PATH_DEPTH:1 MODULE:resman")
+        sources = sorted(path for path in (root / folder).rglob("*") if path.is_file())
+        lines += [f"{path.relative_to(root)} 0644 KERNEL_MODULE_SRC INHERIT_PATH_DEPTH:1 MODULE:resman" for path in sources]
     unpacked = work / "userspace"
     for deb in userspace:
         packing.run("dpkg-deb", "-x", deb, unpacked)
