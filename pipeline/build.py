@@ -215,7 +215,7 @@ def _failed(work: _Work, error: PairFailed, shop: Workshop) -> Entry:
     """Record the failure where every runner finds it: a tiny image that holds the reason."""
     shop.engine.keep_newest(MODULES, KEEP)
     pair = work.pair
-    facts = {"pair": pair.id, "reason": error.message, "recipe": f"sha256:{pair.recipe}", "seconds": work.seconds}
+    facts = {"pair": pair.id, "reason": error.message, "recipe": f"sha256:{pair.recipe}"}
     content = json.dumps(facts, sort_keys=True, indent=1).encode() + b"\n"
     epoch = shop.renderer.image_epoch(pair.kernel, pair.driver)
     layer = shop.store.add(tree({"reason.json": (0o644, content)}), epoch)

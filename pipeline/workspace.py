@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from . import compat, lock, wanted
 from .errors import DiskError, PipelineError
@@ -26,6 +27,10 @@ if TYPE_CHECKING:  # a run that finds all done opens a registry and nothing else
     from .mirrors import Mirrors
     from .parts import Workshop
     from .registry import Registry
+
+
+_HALF_MADE: Final = (".kinds.*", ".proof.*", ".export.*")
+"""Folders below ``build`` that a run makes for itself."""
 
 
 class Busy(PipelineError):
@@ -131,6 +136,12 @@ class Workspace:
             mirror=self.mirrors.registry,
         )
 
+    def _sweep(self) -> None:
+        """Remove what a run that was killed left half made; only who holds the checkout may."""
+        for pattern in _HALF_MADE:
+            for place in (self.root / "build").glob(pattern):
+                shutil.rmtree(place, ignore_errors=True)
+
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the checkout against a second run.
@@ -153,6 +164,7 @@ class Workspace:
             handle.truncate(0)
             handle.write(f"{os.getpid()}\n")
             handle.flush()
+            self._sweep()
             yield
 
 

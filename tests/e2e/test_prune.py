@@ -16,6 +16,7 @@ from tests.small_project import SmallProject
 
 pytestmark = [
     pytest.mark.e2e,
+    pytest.mark.budget("scale"),
     pytest.mark.skipif(not registry_process.installed(), reason=registry_process.MISSING),
 ]
 
