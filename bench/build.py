@@ -93,8 +93,8 @@ def workspace(registry: str, kinds: Sequence[str], modules: Sequence[str], patte
     return fresh, fresh.plan.pairs[0]
 
 
-def bare(pair: Pair, space: Workspace, place: Path) -> tuple[dict[str, float], dict[str, str]]:
-    """Seconds of make for each kind, and a digest of its probes' answers; under ``shared`` that of the pipeline's probes.
+def bare_text(pair: Pair) -> str:
+    """The pair's Dockerfile with make timed, each kind asking the probes itself, and a stage that tells what ours answered.
 
     Raises UsageError where the template is no longer what this benchmark takes apart.
     """
@@ -110,7 +110,12 @@ def bare(pair: Pair, space: Workspace, place: Path) -> tuple[dict[str, float], d
     )
     if not probes == makes == len(pair.kinds):
         raise UsageError("the image's template has changed", hint="look at bench/build.py, which takes it apart")
-    rendered = replace(pair.rendered, name="bare", text=text)
+    return text
+
+
+def bare(pair: Pair, space: Workspace, place: Path) -> tuple[dict[str, float], dict[str, str]]:
+    """Seconds of make for each kind, and a digest of its probes' answers; under ``shared`` that of the pipeline's probes."""
+    rendered = replace(pair.rendered, name="bare", text=bare_text(pair))
     write(rendered, place, lambda line: space.progress.note("", line))
     context = lay(rendered, place, space.inputs)
     engine = space.shop.engine

@@ -26,7 +26,7 @@ from pipeline.workspace import Workspace
 ROOT: Final = Path(__file__).resolve().parent.parent
 DRIVERS: Final = ("535.261.03", "535.309.01", "580.95.05", "580.105.08")
 """Two branches, two versions of each."""
-_FILES: Final = ("dodo.py", "pyproject.toml", "versions.toml", "compat.toml")
+FILES: Final = ("dodo.py", "pyproject.toml", "versions.toml", "compat.toml")
 
 
 def made_up_lock(pairs: int) -> Lock:
@@ -62,7 +62,7 @@ def _file(model: File, number: int) -> File:
 def checkout(root: Path, pairs: int, registry: str) -> Workspace:
     """A directory that ``doit`` takes for a checkout, with the made-up lock, over the registry at ``registry``."""
     root.mkdir(parents=True)
-    for name in _FILES:
+    for name in FILES:
         shutil.copyfile(ROOT / name, root / name)
     (root / lock.LOCK_FILE).write_bytes(lock.dump(made_up_lock(pairs)))
     return Workspace(root, {"DRIVER_REGISTRY": registry})

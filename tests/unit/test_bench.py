@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import noop
-from tests.registry_process import MISSING, installed
+from bench import build, noop, parallel
+from tests import samples
+from tests.registry_process import MISSING, installed, running_registry
 
 
 @pytest.mark.skipif(not installed(), reason=MISSING)
@@ -17,3 +18,32 @@ def test_noop_finds_everything_done_and_counts_its_requests(tmp_path: Path) -> N
     assert figures.requests == 3, "the list of tags, the index's manifest and its configuration"
     assert 0 < figures.best <= figures.seconds
     assert f"| 8 | {figures.seconds:.2f} |" in noop.report([figures])
+
+
+@pytest.mark.skipif(not installed(), reason=MISSING)
+def test_parallel_builds_two_pairs_both_ways_and_says_how_far_that_is_from_ideal(tmp_path: Path) -> None:
+    with running_registry(tmp_path / "registry") as registry:
+        bench = parallel.Bench(tmp_path / "checkout", registry, ["*6.1.0-47*", "*6.1.0-50*"], {"kinds": ["open"]}, 0.2)
+        figures = parallel.measure(bench)
+    assert len(set(figures.pairs)) == 2
+    assert min(figures.at_once, figures.in_turn) > 0.2
+    assert f"{figures.of_ideal:.2f} of ideal" in parallel.report(figures)
+
+
+def test_the_templates_still_are_what_the_benchmark_of_builds_takes_apart() -> None:
+    """bench.build itself needs an engine and minutes: its figures are in docs/performance.md."""
+    plan = samples.plan(samples.a_lock(drivers=(samples.driver(required=("open", "proprietary")),)))
+    for pair in plan.pairs:
+        text = build.bare_text(pair)
+        assert text.count("echo bench: seconds") == len(pair.kinds) == 2
+        assert "COPY --from=probes" not in text
+        assert text.index("FROM probes AS answers") < text.index(f"FROM kernel AS {pair.required[0]}")
+
+
+def test_figures_of_a_build_are_told_as_ratios_of_bare_make() -> None:
+    steps = (("compiled open modules", 90.0), ("assembled", 5.0))
+    figures = build.Figures("debian/amd64:6.1.0-47", "built", 110.0, steps, {"open": 100.0}, {"open": True})
+    told = build.report(figures)
+    assert "1.10 (goal 1.10)" in told
+    assert "compiling alone: 0.90" in told
+    assert "| the rest | 15.0 | 0.15 |" in told
