@@ -161,6 +161,19 @@ class Engine:
             archive.seek(0)
             yield archive
 
+    def pull_for(self, image: str, arch: str) -> None:
+        """Have ``image``, a name with tag or digest in a registry, for ``arch``.
+
+        Raises EngineError where the registry or the image cannot be had.
+        """
+        hint = "look whether it is there; [registries] of DRIVER_MIRRORS maps its registry to another"
+        try:
+            for message in self._api.pull(image, platform=f"linux/{arch}", stream=True, decode=True):
+                if "error" in message:
+                    raise EngineError(f"{image}: {message['error']}", hint=hint)
+        except _TROUBLE as error:
+            raise EngineError(f"{image} cannot be had ({_reason(error)})", hint=hint) from error
+
     def export(self, tag: str, path: str, destination: Path) -> None:
         """Write directory ``path`` of image ``tag`` as a tar to ``destination``; its entries begin with the last name.
 
@@ -214,6 +227,10 @@ class Engine:
             found = sorted(self._api.images(name), key=lambda image: -image["Created"])
             for tag in [tag for image in found for tag in image.get("RepoTags") or ()][count:]:
                 self.remove(tag)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._api.close()
 
     def _call(self, what: str, call: Callable[[], Any]) -> Any:
         try:

@@ -43,7 +43,7 @@ Pin = Callable[[Release, Means], Kernel | Unpinned]
 DriverPin = Callable[[Chosen, Arch, Means], Driver | Unpinned]
 DEVELOPER_CONTAINER: Final = "flatcar_developer_container.bin.bz2"
 _NOBODY_SAID: Final[Mapping[str, str]] = {
-    "rpmdb": "its kernel is not known: the build's metadata has not given it, and the RPM database of its image was not asked",
+    "rpmdb": "its kernel is not known: neither the build's metadata nor its container image has given it",
     "packages": "its kernel is not known: its package list is not published yet",
     "revision": "the feed has its kernel.org version only: say in [container-linux] kernels what 'uname -r' prints there",
     "retry": "its kernel is not known: the server that has it did not answer rightly",

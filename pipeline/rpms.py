@@ -90,6 +90,16 @@ def read(path: Path) -> Rpm:
     )
 
 
+def installed(blob: bytes, what: str) -> tuple[str, str]:
+    """(name, ``<version>-<release>.<arch>``) of an installed package, from its header as rpm's database keeps it.
+
+    That is a header structure without its first eight bytes (rpm's lib/header.c, headerImport). Raises IntegrityError.
+    """
+    tags, _ = _header(io.BytesIO(_HEADER + bytes(4) + blob), what)
+    name, version, release, arch = (_text(tags, tag) for tag in (_NAME, _VERSION, _RELEASE, _ARCH))
+    return name, f"{version}-{release}.{arch}"
+
+
 def verify(path: Path, keys: Path | None) -> Rpm:
     """The package, once its payload has the digest that its header says, and, with ``keys``, one of those signed the header.
 

@@ -22,6 +22,7 @@ from .pinned import Arch, Kernel, Lock, Pending
 from .policies import policies
 from .update_coreos import COREOS, Notes, coreos_lock, read_coreos
 from .update_debian import Server, debian_lock, matches, read_debian
+from .update_images import Images, asked_images
 from .update_nvidia import Choice, read_nvidia
 from .upstream.debian import Indices
 from .upstream.debian_drivers import driver_versions
@@ -61,11 +62,13 @@ def update(
     *,
     today: datetime.date | None = None,
     accept_fewer: bool = False,
+    images: Images | None = None,
 ) -> Result:
     """What the lock should be now; nothing is written.
 
     An upstream's fault is never raised: it is a problem, and old entries stay; so do those of an upstream that lists far
-    less than before, unless ``accept_fewer``. ``today`` decides which branches are supported. Raises BadFileError for a
+    less than before, unless ``accept_fewer``. ``today`` decides which branches are supported, ``images`` reads kernels out of
+    container images where metadata lacks them. Raises BadFileError for a
     policy that cannot be meant, and UsageError where this machine cannot do it: no address of an archive is known, or apt
     is not installed.
     """
@@ -93,7 +96,8 @@ def update(
     for url in failed:
         fetcher.forget(url)  # what came from there was not what its format says: it must not be served from the cache
     new = _debian(wanted, old, indices, choice, notes)
-    new = coreos_lock(policy, new, coreos.result(), get, notes, accept_fewer=accept_fewer)
+    releases = asked_images(policy.fedora_coreos, coreos.result(), images, notes)
+    new = coreos_lock(policy, new, releases, get, notes, accept_fewer=accept_fewer)
     new = choice.lock(new, get) if choice else msgspec.structs.replace(new, pending_drivers=())
     try:
         new = parse(dump(_wished(wanted, choice, new)), "the new lock")

@@ -22,6 +22,7 @@ from .wanted import Settings, Wanted
 
 if TYPE_CHECKING:  # a run that finds all done opens a registry and nothing else, and need not pay for the rest
     from .archives import Archives
+    from .engine import Engine
     from .fetch import Fetcher
     from .inputs import Inputs
     from .mirrors import Mirrors
@@ -116,14 +117,18 @@ class Workspace:
         place = Path(self.environ.get("DRIVER_CACHE") or self.root / "build" / "cache")
         return Inputs(place, self.fetcher, self.archives.bases, max_unpacked=self.settings.max_unpacked)
 
+    def engine(self) -> Engine:
+        """Open the container engine."""
+        from . import engine
+
+        return engine.Engine(engine.address(self.environ, self.wanted.settings.docker_host, self.root / engine.ENGINE_FILE))
+
     @cached_property
     def shop(self) -> Workshop:
         """What builds."""
-        from . import engine
         from .assemble import Store
         from .parts import Workshop
 
-        host = engine.address(self.environ, self.wanted.settings.docker_host, self.root / engine.ENGINE_FILE)
         return Workshop(
             root=self.root,
             renderer=self.renderer,
@@ -131,7 +136,7 @@ class Workspace:
             inputs=self.inputs,
             store=Store(self.root / "build" / "layers"),
             progress=self.progress,
-            open_engine=lambda: engine.Engine(host),
+            open_engine=self.engine,
             at_once=self.at_once,
             mirror=self.mirrors.registry,
         )

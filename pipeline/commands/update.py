@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 from .. import lock, update
 from ..errors import PipelineError, UsageError
 from ..summary import summary
+from ..update_images import Images
 from ..workspace import Workspace
 from .plain import JSON, Plain
 
@@ -52,7 +54,9 @@ class Update(Plain):
         except PipelineError as error:
             broken = str(error) if path.exists() else ""
             old = lock.empty()
-        result = update.update(space.wanted, old, space.fetcher, space.archives, accept_fewer=params["accept_fewer"])
+        fewer = params["accept_fewer"]
+        with contextlib.closing(Images(space.engine, space.mirrors)) as images:
+            result = update.update(space.wanted, old, space.fetcher, space.archives, accept_fewer=fewer, images=images)
         data = lock.dump(result.lock)
         lock.parse(data)  # what we write we can read
         if broken and result.problems:

@@ -42,7 +42,10 @@ class _Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class FedoraCoreOS(_Policy, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``barriers``: also the releases that every node passes on its way up, some with kernels of Fedora 31."""
+    """``barriers``: also the releases that every node passes on its way up, some with kernels of Fedora 31.
+
+    ``images``: where a build's metadata lacks the kernel, get the release's container image (2 GB) and read its database.
+    """
 
     streams: Annotated[tuple[Literal["stable", "testing", "next"], ...], Meta(min_length=1)] = (
         "stable",
@@ -50,6 +53,7 @@ class FedoraCoreOS(_Policy, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         "next",
     )
     barriers: bool = False
+    images: bool = True
 
 
 class Flatcar(_Policy, frozen=True, forbid_unknown_fields=True, kw_only=True):

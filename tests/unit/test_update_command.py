@@ -19,6 +19,7 @@ pytestmark = pytest.mark.budget("discovery")
 WISHES = """
 [fedora-coreos]
 streams = ["stable"]
+images = false
 [flatcar]
 channels = ["stable", "lts"]
 ahead = false
