@@ -136,7 +136,10 @@ def small_disk(bare: Checkout) -> Iterator[Callable[[str], Path]]:
 
     def mount(size: str) -> Path:
         place.mkdir(exist_ok=True)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], check=True)
+        words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+        done = subprocess.run(words, check=False, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"this machine lets nobody mount a small disk: {done.stderr.strip()}")
         return place
 
     if os.geteuid() != 0:

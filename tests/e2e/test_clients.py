@@ -1,0 +1,126 @@
+"""Clients that nobody here wrote read, pull and run what the pipeline pushed: skopeo, podman, docker."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.checkout import DRIVER, KERNEL, Whole
+
+pytestmark = [pytest.mark.e2e, pytest.mark.budget("thread")]
+
+
+class Client:
+    """A program, called with words of its own first."""
+
+    def __init__(self, *words: str, **environ: str) -> None:
+        self.words, self.environ = words, {**os.environ, **environ}
+
+    def __call__(self, *words: str, status: int = 0) -> str:
+        done = subprocess.run(
+            [*self.words, *words], check=False, env=self.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+        assert done.returncode == status, f"{' '.join((*self.words, *words))}: {done.stderr[-2000:]}"
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def reference(whole: Whole) -> str:
+    return f"{whole.registry.address}/driver:{KERNEL}-{DRIVER}"
+
+
+@pytest.fixture(scope="module")
+def digest(whole: Whole) -> str:
+    rows = {(row["kernel"], row["driver"]): row for row in whole.checkout.index()["pairs"]}
+    return str(rows[KERNEL, DRIVER]["digest"])
+
+
+def test_skopeo_inspects_it(reference: str, digest: str) -> None:
+    found = json.loads(Client("skopeo")("inspect", "--tls-verify=false", f"docker://{reference}"))
+    assert found["Digest"] == digest
+    assert (found["Architecture"], found["Os"]) == ("amd64", "linux")
+    assert found["Labels"]["io.coreos-nvidia.kernel"] == KERNEL
+    assert found["Labels"]["io.coreos-nvidia.driver"] == DRIVER
+    assert f"535-{KERNEL}-debian12" in found["RepoTags"]
+
+
+def test_skopeo_copies_it_whole_and_keeps_its_digest(reference: str, digest: str, tmp_path: Path) -> None:
+    skopeo = Client("skopeo")
+    skopeo("copy", "--src-tls-verify=false", "--preserve-digests", f"docker://{reference}", f"oci:{tmp_path / 'oci'}:driver")
+    (held,) = json.loads((tmp_path / "oci/index.json").read_text())["manifests"]
+    assert held["digest"] == digest
+
+
+@pytest.fixture(scope="module")
+def docker(engine_host: str, reference: str) -> Iterator[Client]:
+    """Docker's own client; the image is forgotten afterwards."""
+    client = Client("docker", "--host", engine_host)
+    yield client
+    client("image", "rm", "--force", reference)
+
+
+@pytest.fixture(scope="module")
+def podman(scratch: Path, docker: Client) -> Iterator[Client]:
+    """podman with storage of its own. No cgroups: a machine without systemd may not have them."""
+    if os.geteuid() != 0:
+        pytest.skip("podman needs root, or subordinate ids, to unpack an image with files of its own owners")
+    driver = "overlay" if docker("info", "--format", "{{.Driver}}").strip() == "overlay2" else "vfs"
+    places = ["--root", str(scratch / "podman"), "--runroot", str(scratch / "podman.run"), "--storage-driver", driver]
+    client = Client("podman", *places, "--cgroup-manager", "cgroupfs", "--runtime", "crun")
+    yield client
+    client("image", "rm", "--all", "--force")
+    # Not 'system reset': it would take the machine's own networks along.
+    for line in Path("/proc/self/mountinfo").read_text().splitlines()[::-1]:
+        if (place := line.split()[4]).startswith(f"{scratch}/podman"):
+            subprocess.run(["umount", place], check=True)
+
+
+RUN = ("run", "--rm", "--network", "none")
+# podman raises limits to the kernel's own, which a sandbox may forbid even to root.
+PODMAN_RUN = (*RUN, "--cgroups", "disabled", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
+
+
+def pulled_and_run(client: Client, run: tuple[str, ...], reference: str) -> None:
+    """The image's program speaks, its modules and tools are there and are found by name."""
+    assert "nvidia-driver" in client(*run, reference, "help")
+    shell = (*run, "--entrypoint", "/bin/sh", reference, "-c")
+    assert client(*shell, f"ls /opt/lib/modules/{KERNEL}/nvidia.ko /opt/open/lib/modules/{KERNEL}/nvidia.ko")
+    assert client(*shell, "command -v nvidia-smi").strip().endswith("/nvidia-smi")
+    said = client(*shell, "nvidia-smi; echo status $?")
+    assert "status 9" in said, "it ran, found its libraries, and no driver is loaded"
+    assert "couldn't communicate with the NVIDIA driver" in said
+    modinfo = client(*shell, f"modinfo -F vermagic /opt/lib/modules/{KERNEL}/nvidia.ko")
+    assert modinfo.startswith(f"{KERNEL} ")
+
+
+def test_docker_pulls_and_runs_it(docker: Client, reference: str, digest: str) -> None:
+    docker("pull", "--quiet", reference)
+    (held,) = json.loads(docker("image", "inspect", reference))
+    assert held["RepoDigests"] == [f"{reference.rpartition(':')[0]}@{digest}"]
+    assert held["Config"]["Labels"]["io.coreos-nvidia.driver"] == DRIVER
+    pulled_and_run(docker, RUN, reference)
+
+
+def test_podman_pulls_and_runs_it(podman: Client, reference: str, digest: str) -> None:
+    podman("pull", "--quiet", "--tls-verify=false", reference)
+    (held,) = json.loads(podman("image", "inspect", reference))
+    assert held["Digest"] == digest
+    pulled_and_run(podman, PODMAN_RUN, reference)
+
+
+def test_docker_and_podman_read_the_index_without_running_anything(
+    docker: Client, podman: Client, whole: Whole, tmp_path: Path
+) -> None:
+    index = f"{whole.registry.address}/driver:index"
+    for client, pull in ((docker, ("pull", "--quiet")), (podman, ("pull", "--quiet", "--tls-verify=false"))):
+        client(*pull, index)
+        container = client("create", index, "/nothing-runs").strip()
+        place = tmp_path / client.words[0]
+        client("cp", f"{container}:/kernel/amd64/{KERNEL}", str(place))
+        client("rm", container)
+        assert place.read_text().startswith(f"{DRIVER} built sha256:")
