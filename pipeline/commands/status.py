@@ -13,6 +13,7 @@ from .. import index as indexes
 from .. import ledger
 from ..errors import RegistryError, UsageError
 from ..index import Index
+from ..publishing import publish
 from ..table import OUTCOMES, Filter, summary, table
 from ..workspace import Workspace
 from .plain import JSON, Plain
@@ -34,6 +35,14 @@ class Status(Plain):
     )
     cmd_options = (
         {**JSON, "help": "print the index as JSON"},
+        {
+            "name": "publish",
+            "short": "",
+            "long": "publish",
+            "type": bool,
+            "default": False,
+            "help": "also bring the index in the registry up to date",
+        },
         _option("os", "only this os (debian, flatcar, ...; also debian/amd64)"),
         _option("kernel", "only kernels that match, for example '6.1.0-5*'"),
         _option("driver", "only drivers that match, or of this branch"),
@@ -41,11 +50,11 @@ class Status(Plain):
     )
 
     def work(self, space: Workspace, params: Any, args: list[str]) -> int:
-        """Print; status 0 whatever the outcomes."""
+        """Print; status 0 whatever the outcomes. With --publish an index that cannot be published is an error."""
         if args:
             raise UsageError(f"status takes no '{args[0]}'", hint="see 'doit help status'")
         wanted = Filter(**{name: tuple(params[name]) for name in ("os", "kernel", "driver", "outcome")})
-        index = present(space)
+        index = _published(space) if params["publish"] else present(space)
         chosen = tuple(entry for entry in index.pairs if wanted.takes(entry))
         if params["json"]:
             sys.stdout.write(indexes.dump(msgspec.structs.replace(index, pairs=chosen)).decode())
@@ -54,6 +63,12 @@ class Status(Plain):
             sys.stdout.write(table(chosen, width=width, now=datetime.now(UTC)))
             print(summary(index, chosen), file=sys.stderr)
         return 0
+
+
+def _published(space: Workspace) -> Index:
+    """The index, after it was made again from the registry's tags and pushed where it was not up to date."""
+    with space.alone():
+        return publish(space, ())
 
 
 def present(space: Workspace) -> Index:
