@@ -204,7 +204,7 @@ class Ledger:
             if held == owner.driver.version:
                 way = f"from {present[:19]} to {manifest.digest[:19]}: its recipe changed"
             shop.progress.note(owner.id, f"tag {tag} moves {way}")
-        self.registry.push_manifest(manifest.data, MANIFEST_TYPE, [tag])
+        self.registry.push_manifest(manifest.data, MANIFEST_TYPE, [tag], shared=True)
         self.tags.add(tag)
 
     def _noted(self, pair: Pair) -> Entry | None:

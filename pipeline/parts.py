@@ -187,14 +187,14 @@ class Workshop:
                 self.registry.download_blob(layer.digest, layer.size, path)
         return layer
 
-    def push_image(self, image: Image, refs: Sequence[str]) -> None:
-        """Blobs the registry lacks, then the configuration, then the manifest under ``refs``, read back."""
+    def push_image(self, image: Image, refs: Sequence[str], *, shared: bool = False) -> None:
+        """Blobs the registry lacks, then the configuration, then the manifest under ``refs``, read back as it is told to."""
         for layer in image.layers:
             if not self.registry.has_blob(layer.digest):
                 self.registry.push_blob(self.store.blob(self.local(layer).digest), layer.digest, layer.size)
         config = json.loads(image.manifest)["config"]
         self.registry.push_blob(image.config, config["digest"], config["size"])
-        self.registry.push_manifest(image.manifest, MANIFEST_TYPE, refs)
+        self.registry.push_manifest(image.manifest, MANIFEST_TYPE, refs, shared=shared)
 
     def _shared(
         self,

@@ -120,5 +120,5 @@ def push(index: Index, made_from: str, held: Published, shop: Workshop) -> bool:
     layer = shop.store.add(tree(files), 0)
     labels = {"org.opencontainers.image.title": "driver index"} | facts
     image = assemble([layer], arch="amd64", epoch=0, labels=labels, names=["index"], program=False)
-    shop.push_image(image, [INDEX_TAG])
+    shop.push_image(image, [INDEX_TAG], shared=True)
     return True

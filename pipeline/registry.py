@@ -187,14 +187,17 @@ class Registry:
 
         return self._http.persist(once)
 
-    def push_manifest(self, data: bytes, media_type: str, refs: Sequence[str]) -> str:
-        """Store ``data`` under each tag (by its digest where there is none), then read each back; its digest."""
+    def push_manifest(self, data: bytes, media_type: str, refs: Sequence[str], *, shared: bool = False) -> str:
+        """Store ``data`` under each tag (by its digest where there is none), then read each back; its digest.
+
+        ``shared``: others move these tags too, at any moment; then it must be there, under its digest.
+        """
         digest = _sha256(data)
         targets = list(refs) or [digest]
         for ref in targets:
             url, headers = self._manifest_call("PUT", ref).url, {"Content-Type": media_type}
             self._http.request(Call(f"push of manifest {ref}", "PUT", url, (200, 201, 202), headers, data))
-        for ref in targets:
+        for ref in [digest] if shared else targets:
             if (found := self.digest(ref)) != digest:
                 hint = "see that nothing else pushes this tag, then run it again"
                 raise self._error(f"{ref} was pushed as {digest} and reads back as {found}", hint)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import build, noop, parallel
+from bench import build, fleet, noop, parallel
 from tests import samples
 from tests.registry_process import MISSING, installed, running_registry
 
@@ -28,6 +28,14 @@ def test_parallel_builds_two_pairs_both_ways_and_says_how_far_that_is_from_ideal
     assert len(set(figures.pairs)) == 2
     assert min(figures.at_once, figures.in_turn) > 0.2
     assert f"{figures.of_ideal:.2f} of ideal" in parallel.report(figures)
+
+
+@pytest.mark.skipif(not installed(), reason=MISSING)
+def test_a_fleet_builds_every_pair_though_some_of_its_runs_are_killed(tmp_path: Path) -> None:
+    figures = fleet.measure(runners=2, pairs=12, kills=0.3, seed=1, place=tmp_path)
+    assert len(figures.begun) == 12
+    assert figures.runs == figures.jobs + figures.killed
+    assert "The index is complete" in fleet.report(figures)
 
 
 def test_the_templates_still_are_what_the_benchmark_of_builds_takes_apart() -> None:

@@ -341,3 +341,18 @@ def test_a_pushed_manifest_that_reads_back_as_another_is_an_error() -> None:
 
     with Told(answer) as server, pytest.raises(RegistryError, match="reads back as"):
         client(server.place).push_manifest(b"{}", OCI, ["t"])
+
+
+def test_a_tag_that_others_move_too_need_not_read_back_but_its_manifest_must_be_there() -> None:
+    held = [sha256(b"{}")]
+
+    def answer(seen: Seen, handler: Handler) -> None:
+        asked = seen.path.rpartition("/")[2]
+        found = asked if asked in held else sha256(b"somebody else's")
+        handler.say(201 if seen.method == "PUT" else 200, Docker_Content_Digest=found)
+
+    with Told(answer) as server:
+        assert client(server.place).push_manifest(b"{}", OCI, ["index"], shared=True) == sha256(b"{}")
+        held.clear()
+        with pytest.raises(RegistryError, match="reads back as"):
+            client(server.place).push_manifest(b"{}", OCI, ["index"], shared=True)
