@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -38,10 +39,30 @@ def dearmour(data: bytes, where: str) -> bytes:
     return b"".join(packets)
 
 
-def verify(data: bytes | Path, signature: bytes, keys: Path, what: str) -> None:
-    """Return where a key of the file ``keys`` made the detached ``signature`` of ``data``.
+@dataclass(frozen=True)
+class Keys:
+    """Public keys, and the full fingerprints of those that may vouch; without any, every key there may.
 
-    Raises IntegrityError where none did, BadFileError where ``keys`` cannot be read, PipelineError without gpgv.
+    Raises BadFileError where ``material`` is no OpenPGP file.
+    """
+
+    material: bytes
+    name: str
+    fingerprints: frozenset[str] = frozenset()
+
+    @classmethod
+    def of_file(cls, path: Path) -> Keys:
+        """Every key of the file ``path``."""
+        try:
+            return cls(dearmour(path.read_bytes(), str(path)), path.name)
+        except OSError as error:
+            raise BadFileError(f"{path}: {error.strerror}", hint="the vendor's public keys belong there") from error
+
+
+def verify(data: bytes | Path, signature: bytes, keys: Keys, what: str) -> None:
+    """Return where one of ``keys`` made the detached ``signature`` of ``data``.
+
+    Raises IntegrityError where none did, PipelineError without gpgv.
     """
     with tempfile.TemporaryDirectory(prefix="driver-gpgv-") as directory:
         place = Path(directory)
@@ -54,7 +75,7 @@ def verify(data: bytes | Path, signature: bytes, keys: Path, what: str) -> None:
         _gpgv(place, keys, what, str(place / "signature"), str(subject))
 
 
-def cleartext(data: bytes, keys: Path, what: str) -> bytes:
+def cleartext(data: bytes, keys: Keys, what: str) -> bytes:
     """The signed part of a clear-signed text, once a key of ``keys`` signed it. Raises as ``verify`` does."""
     with tempfile.TemporaryDirectory(prefix="driver-gpgv-") as directory:
         place = Path(directory)
@@ -65,21 +86,22 @@ def cleartext(data: bytes, keys: Path, what: str) -> bytes:
         return (place / "text").read_bytes()
 
 
-def _gpgv(place: Path, keys: Path, what: str, *words: str) -> None:
+def _gpgv(place: Path, keys: Keys, what: str, *words: str) -> None:
     if shutil.which("gpgv") is None:
         raise PipelineError("gpgv is not installed", hint="install gpgv; ./doit.sh does")
-    try:
-        (place / "keyring.gpg").write_bytes(dearmour(keys.read_bytes(), str(keys)))
-    except OSError as error:
-        raise BadFileError(f"{keys}: {error.strerror}", hint="the vendor's public keys belong there") from error
+    (place / "keyring.gpg").write_bytes(keys.material)
     command = ["gpgv", "--homedir", str(place), "--status-fd", "1", "--keyring", str(place / "keyring.gpg"), *words]
     done = subprocess.run(command, env={**os.environ, "LC_ALL": "C"}, capture_output=True, check=False)
     lines = done.stdout.decode("utf-8", "replace").splitlines()
     said = {line.split(" ")[1] for line in lines if line.startswith("[GNUPG:] ")}
-    if done.returncode == 0 and "GOODSIG" in said and "BADSIG" not in said:
+    signers = {word for line in lines if line.startswith("[GNUPG:] VALIDSIG ") for word in (line.split()[2], line.split()[-1])}
+    trusted = not keys.fingerprints or bool(signers & keys.fingerprints)
+    if done.returncode == 0 and "GOODSIG" in said and "BADSIG" not in said and trusted:
         return
     why = "no key of ours signed it" if "NO_PUBKEY" in said else "it carries no signature that gpgv can read"
-    if "BADSIG" in said:
+    if not trusted and signers:
+        why = f"it is signed by {min(signers)}, which versions.toml does not name"
+    elif "BADSIG" in said:
         why = "its signature is wrong"
     elif expired := {"EXPKEYSIG", "EXPSIG", "REVKEYSIG"} & said:
         why = f"no key that still holds signed it ({', '.join(sorted(expired))})"

@@ -9,39 +9,22 @@ file is not right; that becomes the reason. A vendor's key is taken from ``means
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, TypeVar
 
-from msgspec import Struct
-
-from .errors import IntegrityError, NetworkError, UpstreamDataError
-from .pinned import Arch, Driver, Kernel, Lock, Os
+from . import pin_driver, pin_kernels
+from .errors import IntegrityError, NetworkError, PairFailed, UpstreamDataError
+from .means import Means, Unpinned
+from .pinned import Arch, Driver, Kernel, Os
 from .upstream.fedora_kernel import kernel_rpm_urls
 from .upstream.flatcar import file_url
 from .upstream.nvidia_files import tesla_url
 from .upstream.nvidia_policy import Chosen
-from .upstream.policy import VendorKey
-from .upstream.records import Get, Release
+from .upstream.records import Release
 from .versions import DriverVersion
 
-
-class Unpinned(Struct, frozen=True):
-    """Why something known cannot be pinned now, and where to read more."""
-
-    reason: str
-    see: str = ""
-
-
-class Means(Struct, frozen=True, kw_only=True):
-    """What a pin function may use: how to get a URL, the vendor's keys by policy, and the lock as it is so far."""
-
-    get: Get
-    keys: tuple[VendorKey, ...] = ()
-    lock: Lock
-
-
+T = TypeVar("T")
 Pin = Callable[[Release, Means], Kernel | Unpinned]
 DriverPin = Callable[[Chosen, Arch, Means], Driver | Unpinned]
-DEVELOPER_CONTAINER: Final = "flatcar_developer_container.bin.bz2"
 _NOBODY_SAID: Final[Mapping[str, str]] = {
     "rpmdb": "its kernel is not known: neither the build's metadata nor its container image has given it",
     "packages": "its kernel is not known: its package list is not published yet",
@@ -58,42 +41,49 @@ def unknown_kernel(release: Release) -> Unpinned:
 def fedora_coreos(release: Release, means: Means) -> Kernel | Unpinned:
     """The kernel of a Fedora CoreOS release, from Fedora's kernel-devel and kernel-core packages."""
     see = kernel_rpm_urls(release.kernel)[0] if release.kernel else ""
-    return _by_key(means, "[fedora-coreos]", "Fedora's", "kernel-devel package", see)
+    return _checked(means, "[fedora-coreos]", "Fedora's", "kernel-devel package", see) or pin_kernels.fedora(release, means)
 
 
 def flatcar(release: Release, means: Means) -> Kernel | Unpinned:
-    """The kernel of a Flatcar release, from its developer container."""
-    see = file_url(release.channel, release.arch, release.version, DEVELOPER_CONTAINER)
-    return _by_key(means, "[flatcar]", "Flatcar's", "developer container", see)
+    """The kernel of a Flatcar release, from its developer container, or kernel.org's source and its published config."""
+    see = file_url(release.channel, release.arch, release.version, pin_kernels.DEVELOPER_CONTAINER)
+    return _checked(means, "[flatcar]", "Flatcar's", "developer container", see) or pin_kernels.flatcar(release, means)
 
 
 def container_linux(release: Release, means: Means) -> Kernel | Unpinned:
-    """The kernel of a Container Linux release, from kernel.org's sources and the host's configuration."""
+    """The kernel of a Container Linux release: from kernel.org's sources and the host's configuration, once a person has both."""
+    what = "kernel source with the configuration of a host"
     see = release.source_url
-    return _by_key(means, "[container-linux]", "kernel.org's", "kernel source with the configuration of a host", see)
-
-
-def _by_key(means: Means, table: str, whose: str, what: str, see: str) -> Unpinned:
-    if not means.keys:
-        return Unpinned(f"no fingerprint of {whose} signing key in {table} keys: its {what} could not be checked", see)
-    return Unpinned(f"its {what} has not been downloaded, checked and pinned", see)
+    why = "nobody publishes its configuration: 'doit update --host' on such a host pins the kernel that runs there"
+    return _checked(means, "[container-linux]", "kernel.org's", what, see) or Unpinned(why, see)
 
 
 PINS: Final[dict[Os, Pin]] = {"fedora-coreos": fedora_coreos, "flatcar": flatcar, "container-linux": container_linux}
 
 
-def driver(chosen: Chosen, arch: Arch, _means: Means) -> Driver | Unpinned:
+def _checked(means: Means, table: str, whose: str, what: str, see: str) -> Unpinned | None:
+    """Why nothing can be got that could be checked; None where it can."""
+    if not means.keys:
+        return Unpinned(f"no fingerprint of {whose} signing key in {table} keys: its {what} could not be checked", see)
+    if means.take is None:
+        return Unpinned(f"its {what} has not been downloaded, checked and pinned", see)
+    return None
+
+
+def driver(chosen: Chosen, arch: Arch, means: Means) -> Driver | Unpinned:
     """A driver out of NVIDIA's own files. Those that Debian's archive has are pinned from there before this is asked."""
     sources = chosen.sources.get(arch, ())
     if not sources:
         return Unpinned("wished, and no source that was read lists it")
     see = tesla_url(DriverVersion(chosen.version), arch) if "data-centre" in sources else ""
-    return Unpinned("its archive has not been downloaded, checked and pinned", see)
+    if means.take is None:
+        return Unpinned("its archive has not been downloaded, checked and pinned", see)
+    return pin_driver.run_file(chosen, arch, means)
 
 
-def tried(pin: Callable[[], Kernel | Unpinned]) -> Kernel | Unpinned:
+def tried(pin: Callable[[], T | Unpinned]) -> T | Unpinned:
     """What ``pin`` gives; a server or file that is not right is a reason, not the end of the run."""
     try:
         return pin()
-    except (NetworkError, UpstreamDataError, IntegrityError) as error:
+    except (NetworkError, UpstreamDataError, IntegrityError, PairFailed) as error:
         return Unpinned(error.message)

@@ -100,7 +100,7 @@ def installed(blob: bytes, what: str) -> tuple[str, str]:
     return name, f"{version}-{release}.{arch}"
 
 
-def verify(path: Path, keys: Path | None) -> Rpm:
+def verify(path: Path, keys: gpg.Keys | None) -> Rpm:
     """The package, once its payload has the digest that its header says, and, with ``keys``, one of those signed the header.
 
     Raises IntegrityError where that is not so. Packages without digests (before rpm 4.14) are refused.

@@ -15,19 +15,22 @@ from typing import Any, Final
 import msgspec
 
 from .archives import Archives
+from .artefacts import Take
 from .changes import describe
 from .errors import BadFileError, PipelineError, UsageError
 from .lock import dump, parse
+from .means import Means
 from .pinned import Arch, Kernel, Lock, Pending
 from .policies import policies
 from .update_coreos import COREOS, Notes, coreos_lock, read_coreos
 from .update_debian import Server, debian_lock, matches, read_debian
 from .update_images import Images, asked_images
 from .update_nvidia import Choice, read_nvidia
+from .update_toolchains import vendor_toolchains
 from .upstream.debian import Indices
 from .upstream.debian_drivers import driver_versions
 from .upstream.nvidia_policy import Listed
-from .wanted import DriverWish, Wanted
+from .wanted import DriverWish, Wanted, settings
 
 MAX_FEED_BYTES: Final = 32 << 20
 """Bytes a feed or a release's metadata may have; the largest recorded feed has 3.6 MB."""
@@ -63,14 +66,15 @@ def update(
     today: datetime.date | None = None,
     accept_fewer: bool = False,
     images: Images | None = None,
+    take: Take | None = None,
 ) -> Result:
     """What the lock should be now; nothing is written.
 
     An upstream's fault is never raised: it is a problem, and old entries stay; so do those of an upstream that lists far
     less than before, unless ``accept_fewer``. ``today`` decides which branches are supported, ``images`` reads kernels out of
-    container images where metadata lacks them. Raises BadFileError for a
-    policy that cannot be meant, and UsageError where this machine cannot do it: no address of an archive is known, or apt
-    is not installed.
+    container images where metadata lacks them; ``take`` gets vendors' files that are no feeds, which without it stay pending.
+    Raises BadFileError for a policy that cannot be meant, and UsageError where this machine cannot do it: no address of an
+    archive is known, or apt is not installed.
     """
     policy = policies(wanted)
     notes = Notes()
@@ -97,8 +101,12 @@ def update(
         fetcher.forget(url)  # what came from there was not what its format says: it must not be served from the cache
     new = _debian(wanted, old, indices, choice, notes)
     releases = asked_images(policy.fedora_coreos, coreos.result(), images, notes)
-    new = coreos_lock(policy, new, releases, get, notes, accept_fewer=accept_fewer)
-    new = choice.lock(new, get) if choice else msgspec.structs.replace(new, pending_drivers=())
+    source_keys = policy.container_linux.keys if policy.container_linux else ()
+    limit = settings(wanted).max_unpacked
+    means = Means(get=get, lock=new, source_keys=source_keys, take=take, max_unpacked=limit)
+    new = vendor_toolchains(wanted.toolchains, policy, new, means, notes)
+    new = coreos_lock(policy, new, releases, means, notes, accept_fewer=accept_fewer)
+    new = choice.lock(new, means) if choice else msgspec.structs.replace(new, pending_drivers=())
     try:
         new = parse(dump(_wished(wanted, choice, new)), "the new lock")
     except BadFileError as error:

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from . import pin
-from .pin import Means, Unpinned
+from .means import Means, Unpinned
 from .pinned import Arch, Kernel, Lock, Os, OsRelease, Pending
 from .policies import Policies
 from .upstream import container_linux, fedora_coreos, flatcar
@@ -70,14 +70,20 @@ def read_coreos(policies: Policies, old: Lock, get: Get) -> dict[Os, Discovery]:
 
 
 def coreos_lock(
-    policies: Policies, old: Lock, found: Mapping[Os, Discovery], get: Get, notes: Notes, *, accept_fewer: bool
+    policies: Policies,
+    old: Lock,
+    found: Mapping[Os, Discovery],
+    means: Means,
+    notes: Notes,
+    *,
+    accept_fewer: bool,
 ) -> Lock:
     """``old`` with the kernels and pending entries of every CoreOS source as ``found`` says; drivers are not looked at."""
     kernels = [k for k in old.kernels if k.os not in COREOS]
     pending = [p for p in old.pending if p.os not in COREOS]
     for os, policy in enabled(policies).items():
         source = _Source(os, policy, old, found[os], notes, accept_fewer)
-        mine, waiting = source.entries(Means(get=get, keys=policy.keys, lock=old))
+        mine, waiting = source.entries(msgspec.structs.replace(means, keys=policy.keys, lock=old))
         kernels += mine
         pending += waiting
     return msgspec.structs.replace(old, kernels=tuple(kernels), pending=tuple(pending))

@@ -10,13 +10,14 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import msgspec
 
 from . import pin
 from .errors import NetworkError, UpstreamDataError
-from .pin import Means
+from .means import Means
 from .pinned import Arch, Driver, Kind, Lock, PendingDriver
 from .update_coreos import Notes
 from .upstream import nvidia_feeds as feeds
@@ -143,7 +144,7 @@ class Choice:
         """Those that a source has it for; all that policy names where no source lists it, since then nobody knows."""
         return tuple(one.sources) or self.policy.arches
 
-    def lock(self, lock: Lock, get: Get) -> Lock:
+    def lock(self, lock: Lock, means: Means) -> Lock:
         """``lock`` with every chosen driver pinned, or pending with the reason."""
         drivers = list(lock.drivers)
         pinned = {(driver.version, driver.arch) for driver in drivers}
@@ -152,7 +153,7 @@ class Choice:
             for arch in self._arches(one):
                 if (version, arch) in pinned:
                     continue
-                result = pin.driver(one, arch, Means(get=get, lock=lock))
+                result = pin.tried(partial(pin.driver, one, arch, msgspec.structs.replace(means, lock=lock)))
                 if isinstance(result, Driver):
                     drivers.append(result)
                     continue

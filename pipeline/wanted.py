@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from .errors import BadFileError, PipelineError, UsageError
-from .pinned import Arch, Driver, Kernel, Kind, Name, Os
+from .pinned import Arch, Driver, Kernel, Kind, Name, Os, Url
 from .unpacking import MAX_UNPACKED
 from .versions import DriverVersion, VersionRange, within
 
@@ -93,6 +93,17 @@ class Exclusion(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
         )
 
 
+class ToolchainWish(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What compiles for one OS: a vendor's image, by digest for each architecture, and addresses of packages on top of it."""
+
+    name: Name
+    os: Os
+    image: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9][a-z0-9._-]*)+:[A-Za-z0-9._-]+\Z")]
+    digests: dict[Arch, Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]]
+    packages: dict[Arch, tuple[Url, ...]] = {}
+    reason: str = ""
+
+
 class Build(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How modules are made. ``modules`` empty: all that the driver has (NV_KERNEL_MODULES otherwise)."""
 
@@ -113,6 +124,7 @@ class Wanted(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     nvidia: dict[str, Any] | None = None
     drivers: tuple[DriverWish, ...] = field(name="driver", default=())
     exclusions: tuple[Exclusion, ...] = field(name="exclude", default=())
+    toolchains: tuple[ToolchainWish, ...] = field(name="toolchain", default=())
 
     def exclusion(self, kernel: Kernel, driver: str) -> Exclusion | None:
         """The first exclusion that covers the pair."""

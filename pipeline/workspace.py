@@ -109,13 +109,24 @@ class Workspace:
 
         return Archives(self.wanted, self.environ)
 
+    @property
+    def store(self) -> Path:
+        """Where pinned files are kept."""
+        return Path(self.environ.get("DRIVER_CACHE") or self.root / "build" / "cache")
+
+    @property
+    def scratch(self) -> Path:
+        """A directory on the same disk for what is on its way."""
+        place = self.root / "build"
+        place.mkdir(parents=True, exist_ok=True)
+        return place
+
     @cached_property
     def inputs(self) -> Inputs:
         """Pinned files on this machine."""
         from .inputs import Inputs
 
-        place = Path(self.environ.get("DRIVER_CACHE") or self.root / "build" / "cache")
-        return Inputs(place, self.fetcher, self.archives.bases, max_unpacked=self.settings.max_unpacked)
+        return Inputs(self.store, self.fetcher, self.archives.bases, max_unpacked=self.settings.max_unpacked)
 
     def engine(self) -> Engine:
         """Open the container engine."""

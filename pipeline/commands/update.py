@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from .. import lock, update
+from ..artefacts import Artefacts
 from ..errors import PipelineError, UsageError
 from ..summary import summary
 from ..update_images import Images
@@ -55,8 +58,12 @@ class Update(Plain):
             broken = str(error) if path.exists() else ""
             old = lock.empty()
         fewer = params["accept_fewer"]
-        with contextlib.closing(Images(space.engine, space.mirrors)) as images:
-            result = update.update(space.wanted, old, space.fetcher, space.archives, accept_fewer=fewer, images=images)
+        with (
+            contextlib.closing(Images(space.engine, space.mirrors)) as images,
+            tempfile.TemporaryDirectory(dir=space.scratch, prefix=".update.") as scratch,
+        ):
+            take = Artefacts(space.fetcher, space.store, Path(scratch)).take
+            result = update.update(space.wanted, old, space.fetcher, space.archives, accept_fewer=fewer, images=images, take=take)
         data = lock.dump(result.lock)
         lock.parse(data)  # what we write we can read
         if broken and result.problems:

@@ -19,7 +19,7 @@ from pipeline import mirrors as mirror_files
 from pipeline.archives import Archives
 from pipeline.errors import BadFileError
 from pipeline.fetch import Fetcher
-from pipeline.pin import Means, Unpinned
+from pipeline.means import Means, Unpinned
 from pipeline.pinned import Driver, Kernel, Lock, Pending
 from pipeline.summary import summary
 from pipeline.update import Result, update

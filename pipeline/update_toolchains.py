@@ -1,0 +1,56 @@
+"""The toolchains that versions.toml names: a vendor's image by digest, and pinned packages on top of it.
+
+The digest is a person's, as is the list of packages: what compiles is not chosen by a machine. Fedora's packages are checked
+by their own signatures, against the keys of ``[fedora-coreos]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from . import rpms
+from .errors import PipelineError
+from .means import Means, keyring
+from .pin_kernels import today
+from .pinned import BaseImage, File, Lock, Toolchain
+from .policies import Policies
+from .update_coreos import Notes
+from .wanted import ToolchainWish
+
+_MAX: Final = 1 << 30
+
+
+def vendor_toolchains(wishes: Sequence[ToolchainWish], policies: Policies, lock: Lock, means: Means, notes: Notes) -> Lock:
+    """``lock`` with the toolchains of ``wishes``; one whose packages cannot be had stays as it was, and is named."""
+    keys = policies.fedora_coreos.keys if policies.fedora_coreos else ()
+    kept = [t for t in lock.toolchains if t.image is None]
+    for wish in wishes:
+        for arch, digest in wish.digests.items():
+            held = next((t for t in lock.toolchains if (t.name, t.arch) == (wish.name, arch)), None)
+            name, _, tag = wish.image.rpartition(":")
+            image = BaseImage(name=name, tag=tag, digest=digest)
+            try:
+                packages = tuple(_package(url, held, means, keys) for url in wish.packages.get(arch, ()))
+            except PipelineError as error:
+                notes.problems.append(f"toolchain {wish.name}/{arch}: {error}" + ("; the pinned one is kept" if held else ""))
+                kept += [held] if held else []
+                continue
+            made = Toolchain(name=wish.name, os=wish.os, arch=arch, date=today(), packages=packages, image=image)
+            if held and msgspec.structs.replace(made, date=held.date) == held:
+                made = held
+            kept.append(made)
+    return msgspec.structs.replace(lock, toolchains=tuple(kept))
+
+
+def _package(url: str, held: Toolchain | None, means: Means, keys: Sequence[object]) -> File:
+    for file in held.packages if held else ():
+        if file.urls == (url,):
+            return file
+    if means.take is None or not keys:
+        raise PipelineError(f"{url} cannot be got and checked", hint="its vendor's key belongs in [fedora-coreos] keys")
+    taken = means.take([url], _MAX)
+    package = rpms.verify(taken.path, keyring(tuple(keys), means.get))  # type: ignore[arg-type]
+    return taken.pin(package.name, f"{package.version}-{package.release}", "vendor-sum")

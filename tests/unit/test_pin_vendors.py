@@ -1,0 +1,334 @@
+"""Pinning from vendors' files: got from the first place that has them, checked against the vendor's key, looked into."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pipeline import pin
+from pipeline.artefacts import Artefacts, Taken
+from pipeline.errors import IntegrityError, NotFoundError
+from pipeline.fetch import Fetcher
+from pipeline.means import Means, Unpinned
+from pipeline.pin_kernels import BINCACHE, KERNEL_ORG
+from pipeline.pinned import Driver, Kernel
+from pipeline.upstream.fedora_kernel import kernel_rpm_urls
+from pipeline.upstream.flatcar import file_url
+from pipeline.upstream.nvidia_files import sha256sum_url, tesla_url, xfree86_url
+from pipeline.upstream.nvidia_policy import Chosen
+from pipeline.upstream.policy import VendorKey
+from pipeline.upstream.records import Release
+from pipeline.versions import DriverVersion
+from tests import samples
+from tests.misbehaving_server import MisbehavingServer, file, status
+from tests.signed_archive import Key
+from tests.standins import packing
+
+pytestmark = pytest.mark.skipif(
+    not packing.have("rpmbuild", "rpmsign", "mke2fs", "sfdisk", "bzip2", "makeself", "gpg", "gpgv"),
+    reason="rpm, e2fsprogs, fdisk, bzip2, makeself or gnupg is not installed (./doit.sh test installs them)",
+)
+FEDORA = "6.1.176-200.fc44.x86_64"
+FLATCAR = "6.1.176-flatcar"
+KEY_URL = "https://vendor.example/key.gpg"
+DRIVER = DriverVersion("535.261.03")
+DEVELOPER_CONTAINER = "flatcar_developer_container.bin.bz2"
+VMLINUZ = "flatcar_production_pxe.vmlinuz"
+CONFIG = "flatcar_production_image_kernel_config.txt"
+
+
+class Vendor:
+    """A vendor's server: URL to bytes; what it lacks is 404."""
+
+    def __init__(self, key: Key, folder: Path) -> None:
+        self.key, self.folder = key, folder
+        self.files: dict[str, bytes] = {KEY_URL: key.keyring.read_bytes()}
+        self.asked: list[str] = []
+
+    def get(self, url: str, _immutable: bool = False) -> bytes:
+        self.asked.append(url)
+        if url not in self.files:
+            raise NotFoundError(f"{url}: answered 404")
+        return self.files[url]
+
+    def take(self, urls: Sequence[str], max_bytes: int) -> Taken:
+        for url in urls:
+            try:
+                data = self.get(url)
+            except NotFoundError:
+                continue
+            place = self.folder / hashlib.sha256(url.encode()).hexdigest()[:8] / url.rpartition("/")[2]
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(data)
+            return Taken(url, place, hashlib.sha256(data).hexdigest(), len(data))
+        raise NotFoundError(f"{urls[0]}: answered 404")
+
+    def means(self, *, keys: bool = True) -> Means:
+        vouching = (VendorKey(fingerprint=fingerprint(self.key), source=KEY_URL),) if keys else ()
+        return Means(get=self.get, take=self.take, keys=vouching, source_keys=vouching, lock=samples.vendor_lock("rpms"))
+
+    def sign(self, url: str, data: bytes) -> None:
+        self.files[url] = data
+        self.files[f"{url}.sig"] = self.key._gpg("--detach-sign", data=data)
+        name = url.rpartition("/")[2]
+        digests = f"# MD5 HASH\n{'0' * 32}  {name}\n# SHA512 HASH\n{hashlib.sha512(data).hexdigest()}  {name}\n"
+        self.files[f"{url}.DIGESTS"] = digests.encode()
+
+
+def fingerprint(key: Key) -> str:
+    listed = key._gpg("--list-keys", "--with-colons").decode().splitlines()
+    return next(line.split(":")[9] for line in listed if line.startswith("fpr:"))
+
+
+@pytest.fixture
+def vendor(signing_key: Key, tmp_path: Path) -> Vendor:
+    (tmp_path / "taken").mkdir()
+    return Vendor(signing_key, tmp_path / "taken")
+
+
+def release(os: str, kernel: str) -> Release:
+    version = "44.20260817.3.0" if os == "fedora-coreos" else "4593.2.5"
+    return msgspec.convert(
+        {
+            "os": os,
+            "channel": "stable",
+            "version": version,
+            "arch": "amd64",
+            "kernel": kernel,
+            "kernel_version": "6.1.176",
+            "date": "2026-08-17T00:00:00Z",
+            "source_url": "https://vendor.example/feed",
+            "state": {"current"},
+        },
+        Release,
+    )
+
+
+@pytest.fixture(scope="module")
+def rpms(tmp_path_factory: pytest.TempPathFactory, signing_key: Key) -> dict[str, bytes]:
+    """kernel-devel and kernel-core, signed; small."""
+    work = tmp_path_factory.mktemp("rpms")
+    made = {}
+    for package, name in (
+        ("kernel-devel", f"usr/src/kernels/{FEDORA}/Module.symvers"),
+        ("kernel-core", f"lib/modules/{FEDORA}/vmlinuz"),
+    ):
+        root = work / package
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_text("content")
+        path = packing.rpm(root, package, "6.1.176", "200.fc44", work / f"{package}.work")
+        made[package] = packing.signed_rpm(path, signing_key.home, work / "signed").read_bytes()
+        made[f"{package} unsigned"] = path.read_bytes()
+    return made
+
+
+@pytest.fixture(scope="module")
+def container(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    work = tmp_path_factory.mktemp("container")
+    build = work / "root/usr/lib/modules" / FLATCAR / "build"
+    build.mkdir(parents=True)
+    (build / "Module.symvers").write_text("content")
+    return packing.disk_image(work / "root", work / "c.bin.x", megabytes=8).read_bytes()
+
+
+def flatcar_url(name: str) -> str:
+    return file_url("stable", "amd64", "4593.2.5", name)
+
+
+def test_a_fedora_kernel_is_pinned_from_the_build_system_with_every_other_place_named(
+    vendor: Vendor, rpms: dict[str, bytes]
+) -> None:
+    for package in ("kernel-devel", "kernel-core"):
+        vendor.files[kernel_rpm_urls(FEDORA, package)[0]] = rpms[package]
+    kernel = pin.fedora_coreos(release("fedora-coreos", FEDORA), vendor.means())
+    assert isinstance(kernel, Kernel)
+    assert (kernel.form, kernel.toolchain, kernel.version, kernel.date) == (
+        "rpms",
+        "fedora-44",
+        "6.1.176",
+        "2026-08-17T00:00:00Z",
+    )
+    (headers,), (image,) = kernel.headers, kernel.image
+    assert headers.sha256 == hashlib.sha256(rpms["kernel-devel"]).hexdigest()
+    assert headers.urls == kernel_rpm_urls(FEDORA)
+    assert (image.name, image.version, image.trust) == ("kernel-core", "6.1.176-200.fc44", "vendor-sum")
+
+
+def test_where_koji_answers_404_the_next_place_is_asked(vendor: Vendor, rpms: dict[str, bytes]) -> None:
+    for package in ("kernel-devel", "kernel-core"):
+        vendor.files[kernel_rpm_urls(FEDORA, package)[1]] = rpms[package]
+    assert isinstance(pin.fedora_coreos(release("fedora-coreos", FEDORA), vendor.means()), Kernel)
+    assert vendor.asked.index(kernel_rpm_urls(FEDORA)[0]) < vendor.asked.index(kernel_rpm_urls(FEDORA)[1])
+
+
+def test_a_fedora_kernel_that_nobody_signed_is_refused(vendor: Vendor, rpms: dict[str, bytes]) -> None:
+    vendor.files[kernel_rpm_urls(FEDORA)[0]] = rpms["kernel-devel unsigned"]
+    with pytest.raises(IntegrityError, match="is not signed"):
+        pin.fedora_coreos(release("fedora-coreos", FEDORA), vendor.means())
+
+
+def test_a_fedora_package_of_another_name_is_refused(vendor: Vendor, rpms: dict[str, bytes]) -> None:
+    vendor.files[kernel_rpm_urls(FEDORA)[0]] = rpms["kernel-core"]
+    with pytest.raises(IntegrityError, match=f"holds kernel-core-{FEDORA}"):
+        pin.fedora_coreos(release("fedora-coreos", FEDORA), vendor.means())
+
+
+def test_a_key_whose_fingerprint_nobody_named_vouches_for_nothing(vendor: Vendor, rpms: dict[str, bytes]) -> None:
+    vendor.files[kernel_rpm_urls(FEDORA)[0]] = rpms["kernel-devel"]
+    other = (VendorKey(fingerprint="0" * 40, source=KEY_URL),)
+    means = msgspec.structs.replace(vendor.means(), keys=other)
+    with pytest.raises(IntegrityError, match=r"which versions\.toml does not name"):
+        pin.fedora_coreos(release("fedora-coreos", FEDORA), means)
+
+
+def test_without_keys_or_a_toolchain_a_release_is_pending_with_the_reason(vendor: Vendor) -> None:
+    without = pin.fedora_coreos(release("fedora-coreos", FEDORA), vendor.means(keys=False))
+    assert isinstance(without, Unpinned)
+    assert "no fingerprint of Fedora's signing key" in without.reason
+    older = pin.fedora_coreos(release("fedora-coreos", FEDORA.replace("fc44", "fc39")), vendor.means())
+    assert isinstance(older, Unpinned)
+    assert older.reason == "no toolchain fedora-39 for amd64: give its image in a [[toolchain]] of versions.toml"
+    assert not vendor.asked, "nothing is fetched that could not be used"
+
+
+def test_a_flatcar_kernel_is_pinned_from_its_developer_container(vendor: Vendor, container: bytes) -> None:
+    vendor.sign(flatcar_url(DEVELOPER_CONTAINER), container)
+    vendor.sign(flatcar_url(VMLINUZ), b"vmlinuz")
+    kernel = pin.flatcar(release("flatcar", FLATCAR), vendor.means())
+    assert isinstance(kernel, Kernel)
+    assert (kernel.form, kernel.toolchain) == ("developer-container", "debian-12")
+    assert kernel.headers[0].urls == (flatcar_url(DEVELOPER_CONTAINER), f"{BINCACHE}/amd64/4593.2.5/{DEVELOPER_CONTAINER}")
+    assert kernel.image[0].sha256 == hashlib.sha256(b"vmlinuz").hexdigest()
+
+
+def test_a_developer_container_of_another_kernel_is_refused(vendor: Vendor, container: bytes) -> None:
+    vendor.sign(flatcar_url(DEVELOPER_CONTAINER), container)
+    vendor.sign(flatcar_url(VMLINUZ), b"vmlinuz")
+    with pytest.raises(IntegrityError, match=r"is of 6\.1\.176-flatcar, not 6\.1\.177-flatcar"):
+        pin.flatcar(release("flatcar", "6.1.177-flatcar"), vendor.means())
+
+
+def test_a_flatcar_file_must_be_what_its_signature_and_its_digests_say(vendor: Vendor) -> None:
+    url = flatcar_url(VMLINUZ)
+    vendor.sign(url, b"vmlinuz")
+    vendor.files[url] = b"another"
+    with pytest.raises(IntegrityError, match="its signature is wrong"):
+        pin.flatcar(release("flatcar", FLATCAR), vendor.means())
+    vendor.sign(url, b"vmlinuz")
+    vendor.files[f"{url}.DIGESTS"] = f"{'0' * 128}  {VMLINUZ}\n".encode()
+    with pytest.raises(IntegrityError, match="is not what its DIGESTS say"):
+        pin.flatcar(release("flatcar", FLATCAR), vendor.means())
+
+
+def config(version: str) -> bytes:
+    return f"#\n# Linux/x86 {version} Kernel Configuration\n#\nCONFIG_PCI=y\n".encode()
+
+
+def with_source(vendor: Vendor, sums: str = "") -> Means:
+    tarball = b"tarball"
+    vendor.files[f"{KERNEL_ORG}/v6.x/linux-6.1.176.tar.xz"] = tarball
+    text = sums or f"{hashlib.sha256(tarball).hexdigest()}  linux-6.1.176.tar.xz\n"
+    vendor.files[f"{KERNEL_ORG}/v6.x/sha256sums.asc"] = vendor.key.clearsign(text.encode())
+    vendor.sign(flatcar_url(VMLINUZ), b"vmlinuz")
+    means = vendor.means()
+    made = msgspec.structs.replace(means.lock.toolchains[0], name="debian-12-source")
+    lock = msgspec.structs.replace(means.lock, toolchains=(*means.lock.toolchains, made))
+    return msgspec.structs.replace(means, lock=lock)
+
+
+def test_where_the_container_is_missing_the_published_config_and_kernel_orgs_source_are_taken(vendor: Vendor) -> None:
+    means = with_source(vendor)
+    vendor.sign(flatcar_url(CONFIG), config("6.1.176-flatcar"))
+    kernel = pin.flatcar(release("flatcar", FLATCAR), means)
+    assert isinstance(kernel, Kernel)
+    assert (kernel.form, kernel.toolchain) == ("source", "debian-12-source")
+    assert [f.name for f in kernel.headers] == ["linux", "config"]
+
+
+def test_a_config_of_another_version_is_refused(vendor: Vendor) -> None:
+    means = with_source(vendor)
+    vendor.sign(flatcar_url(CONFIG), config("6.1.17"))
+    with pytest.raises(IntegrityError, match=r"is the configuration of 6\.1\.17, not of 6\.1\.176"):
+        pin.flatcar(release("flatcar", FLATCAR), means)
+
+
+def test_a_tarball_that_the_signed_sums_do_not_name_is_refused(vendor: Vendor) -> None:
+    means = with_source(vendor, sums=f"{'0' * 64}  linux-6.1.176.tar.xz\n")
+    vendor.sign(flatcar_url(CONFIG), config("6.1.176"))
+    with pytest.raises(IntegrityError, match="is not what the signed list of sums says"):
+        pin.flatcar(release("flatcar", FLATCAR), means)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Run files: with both kinds, and with the proprietary one only."""
+    work = tmp_path_factory.mktemp("runs")
+    made = {}
+    for name, folders in (("both", ("kernel", "kernel-open")), ("old", ("kernel",))):
+        root = work / name
+        lines = ["nvidia-installer 0755 INSTALLER_BINARY"]
+        for folder in folders:
+            (root / folder).mkdir(parents=True)
+            (root / folder / "Kbuild").touch()
+            lines.append(f"{folder}/Kbuild 0644 KERNEL_MODULE_SRC INHERIT_PATH_DEPTH:1 MODULE:resman")
+        (root / "nvidia-installer").touch()
+        (root / ".manifest").write_text("NVIDIA\n535.261.03\n" + "x\n" * 6 + "\n".join(lines) + "\n")
+        made[name] = packing.run_file(root, work / f"{name}.run").read_bytes()
+    return made
+
+
+def chosen(*required: str) -> Chosen:
+    return Chosen(version=DRIVER.text, sources={"amd64": ("data-centre",)}, required=required, reason="a test")  # type: ignore[arg-type]
+
+
+def test_a_driver_is_pinned_from_the_data_centres_run_file_with_the_kinds_it_has(vendor: Vendor, run: dict[str, bytes]) -> None:
+    vendor.files[tesla_url(DRIVER, "amd64")] = run["both"]
+    driver = pin.driver(chosen(), "amd64", vendor.means())
+    assert isinstance(driver, Driver)
+    assert (driver.source, driver.kinds, driver.userspace[0].trust) == ("run", ("open", "proprietary"), "tls-first-sight")
+    assert driver.userspace[0].urls == (tesla_url(DRIVER, "amd64"), xfree86_url(DRIVER, "amd64"))
+
+
+def test_an_older_branch_is_pinned_with_the_proprietary_kind_alone(vendor: Vendor, run: dict[str, bytes]) -> None:
+    url = xfree86_url(DRIVER, "amd64")
+    vendor.files[url] = run["old"]
+    vendor.files[sha256sum_url(DRIVER, "amd64")] = (
+        f"{hashlib.sha256(run['old']).hexdigest()}  {url.rpartition('/')[2]}\n".encode()
+    )
+    driver = pin.driver(chosen(), "amd64", vendor.means())
+    assert isinstance(driver, Driver)
+    assert (driver.kinds, driver.userspace[0].trust) == (("proprietary",), "vendor-sum")
+    wanting = pin.driver(chosen("open"), "amd64", vendor.means())
+    assert isinstance(wanting, Unpinned)
+    assert "no open module sources" in wanting.reason
+
+
+def test_a_driver_that_is_not_what_its_sum_says_is_refused(vendor: Vendor, run: dict[str, bytes]) -> None:
+    vendor.files[tesla_url(DRIVER, "amd64")] = run["both"]
+    name = tesla_url(DRIVER, "amd64").rpartition("/")[2]
+    vendor.files[sha256sum_url(DRIVER, "amd64")] = f"{'0' * 64}  {name}\n".encode()
+    with pytest.raises(IntegrityError, match="is not what"):
+        pin.driver(chosen(), "amd64", vendor.means())
+
+
+def test_what_update_takes_lies_in_the_store_of_pinned_files(server: MisbehavingServer, fetcher: Fetcher, tmp_path: Path) -> None:
+    server.says("/there", file(b"content"))
+    server.says("/gone", status(404))
+    taken = Artefacts(fetcher, tmp_path / "store", tmp_path / "scratch").take(
+        [f"{server.base}/gone", f"{server.base}/there"], 100
+    )
+    assert taken.url == f"{server.base}/there"
+    digest = hashlib.sha256(b"content").hexdigest()
+    assert (tmp_path / "store/sha256" / digest[:2] / digest).read_bytes() == b"content"
+    assert taken.path.name == "there"
+
+
+def test_what_update_takes_has_a_limit(server: MisbehavingServer, fetcher: Fetcher, tmp_path: Path) -> None:
+    server.says("/large", file(b"x" * 101))
+    with pytest.raises(IntegrityError, match="has more than 100 bytes"):
+        Artefacts(fetcher, tmp_path / "store", tmp_path / "scratch").take([f"{server.base}/large"], 100)
+    assert not (tmp_path / "store").exists()
