@@ -1,8 +1,9 @@
 """The end of a run: branch names and the index, from the registry's tags alone, whoever else writes at the same time.
 
 A registry has no conditional writes, so two runners that end together may each publish an index without the other's
-pairs. Each therefore lists the tags again after it has published, and publishes again where there are new outcomes. The
-last one to publish so sees what all the others have pushed. One that dies in between is made good by the next run.
+pairs, or point a branch name back at an older driver. Each therefore lists the tags again after it has published, and does
+it all again where there are new outcomes. The last one to publish so sees what all the others have pushed. One that dies
+in between is made good by the next run.
 """
 
 from __future__ import annotations
@@ -24,16 +25,17 @@ def publish(space: Workspace, worked_on: Sequence[Pair]) -> Index:
     book, shop = space.ledger, space.shop
     if worked_on:
         book.refresh()
-        book.settle_aliases(space.plan, worked_on, shop)
     for _ in range(_ROUNDS):
+        if worked_on:
+            book.settle_aliases(space.plan, worked_on, shop)
         local = ledger.local_index(space.root)
         index = book.index(space.plan, local)
         pushed = book.push_index(index, space.plan, shop)
         if index != local:
             ledger.save_index(space.root, index)
-        seen = _outcomes(book.tags)
-        if not pushed:
+        if not pushed and not worked_on:
             break
+        seen = _outcomes(book.tags)
         book.refresh()
         if _outcomes(book.tags) <= seen:
             break
