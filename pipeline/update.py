@@ -158,6 +158,13 @@ def _debian(wanted: Wanted, old: Lock, indices: Mapping[Arch, Indices], choice: 
             raise
         except PipelineError as error:
             notes.problems.append(f"debian/{arch}: {error}; what it gave before is kept")
+    if wanted.debian and indices:
+        names = [kernel.kernel for kernel in new.kernels if kernel.os == "debian"]
+        notes.problems += [
+            f"debian: no kernel matches '{pattern}': take it out of [debian] kernels, or add its suite"
+            for pattern in wanted.debian.kernels
+            if not any(matches(name, [pattern]) for name in names)
+        ]
     return new
 
 

@@ -6,6 +6,7 @@ and has left the archive is kept as ``stale``; what is listed but cannot be made
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,6 +23,8 @@ from .upstream.debian import Indices, Package
 from .versions import KernelRelease
 from .wanted import Debian, DriverWish, Wanted
 
+_PARTS: Final = re.compile(r"([0-9]+\.[0-9]+)[^-]*(?:-[0-9][^-]*)?-([a-z].*)")
+"""Series and flavour of ``6.1.0-50-cloud-amd64`` and of ``6.12.43+deb13-cloud-amd64``."""
 MAX_INDEX_BYTES: Final = 64 << 20
 """Bytes a packed index may have; Debian's main has some 9 MB."""
 Entry = TypeVar("Entry", Base, Toolchain, Kernel, Driver)
@@ -82,13 +85,13 @@ def debian_lock(wanted: Wanted, wishes: Debian, arch: Arch, old: Lock, indices: 
     """
     date = indices.date
     with Solver(indices, arch) as solver:
-        base = Base(arch=arch, date=date, packages=_pins(solver.closure(wishes.base)))
+        base = Base(arch=arch, date=date, packages=_pins(solver.closure(_of(wishes.base, arch))))
         toolchain = Toolchain(
             name=f"debian-{wishes.version_id}",
             os="debian",
             arch=arch,
             date=date,
-            packages=_pins(solver.closure(wishes.toolchain)),
+            packages=_pins(solver.closure(_of(wishes.toolchain, arch))),
         )
     _valid(base, "the base")
     _valid(toolchain, f"toolchain {toolchain.name}")
@@ -114,11 +117,32 @@ def matches(kernel: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(kernel, pattern) for pattern in patterns)
 
 
+def _of(packages: Iterable[str], arch: str) -> list[str]:
+    """Names of the packages that are wanted on ``arch``: ``linux-compiler-gcc-12-x86 [amd64]`` on one only."""
+    split = [package.partition(" ") for package in packages]
+    return [name for name, _, only in split if only in ("", f"[{arch}]")]
+
+
+def wished(names: Iterable[str], wishes: Debian) -> set[str]:
+    """Those of ``names`` that ``[debian]`` wants: named to the letter, or by a pattern among the newest ``keep``."""
+    matching = {name for name in names if matches(name, wishes.kernels)}
+    if not wishes.keep:
+        return matching
+    lines: dict[tuple[str, str], list[str]] = {}
+    for name in sorted(matching, key=KernelRelease):
+        if match := _PARTS.fullmatch(name):
+            lines.setdefault((match[1], match[2]), []).append(name)
+    recent = {name for line in lines.values() for name in line[-wishes.keep :]}
+    return {name for name in matching if name in recent or name in wishes.kernels}
+
+
 def _kernels(wanted: Wanted, wishes: Debian, arch: Arch, old: Lock, indices: Indices, problems: list[str]) -> list[Kernel]:
     before = {k.kernel: k for k in old.kernels if (k.os, k.arch) == ("debian", arch)}
     found: dict[str, Kernel] = {}
-    for name in debian_drivers.kernels(indices):
-        if not matches(name, wishes.kernels):
+    listed = debian_drivers.kernels(indices)
+    chosen = wished({*listed, *before}, wishes)
+    for name in listed:
+        if name not in chosen:
             continue
         held = before.get(name)
         try:
@@ -128,13 +152,8 @@ def _kernels(wanted: Wanted, wishes: Debian, arch: Arch, old: Lock, indices: Ind
             if held:
                 found[name] = held
     for name, held in before.items():
-        if name not in found and matches(name, wishes.kernels):
+        if name not in found and name in chosen:
             found[name] = msgspec.structs.replace(held, stale=True)
-    problems.extend(
-        f"debian/{arch}: no kernel matches '{pattern}': take it out of [debian] kernels, or add its suite"
-        for pattern in wishes.kernels
-        if not any(fnmatchcase(name, pattern) for name in found)
-    )
     return list(found.values())
 
 

@@ -50,16 +50,24 @@ class Suite(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     components: tuple[Name, ...] = ("main", "contrib", "non-free", "non-free-firmware")
 
 
+PackageWish = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.+-]{0,127}( \[(amd64|arm64)\])?\Z")]
+"""A package, or with `` [arm64]`` after its name one that is wanted on that architecture only, as in Debian's control files."""
+
+
 class Debian(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Debian's archive as a source of kernels, drivers, toolchain and base."""
+    """Debian's archive as a source of kernels, drivers, toolchain and base.
+
+    Of what a pattern in ``kernels`` takes, only the newest ``keep`` of each series and flavour are wanted; all for 0.
+    """
 
     version_id: Name
     keyring: str
     suites: Annotated[tuple[Suite, ...], Meta(min_length=1)]
     arches: tuple[Arch, ...] = ("amd64",)
     kernels: tuple[Pattern, ...] = ()
-    toolchain: Annotated[tuple[Name, ...], Meta(min_length=1)]
-    base: Annotated[tuple[Name, ...], Meta(min_length=1)]
+    keep: Annotated[int, Meta(ge=0, le=1000)] = 0
+    toolchain: Annotated[tuple[PackageWish, ...], Meta(min_length=1)]
+    base: Annotated[tuple[PackageWish, ...], Meta(min_length=1)]
 
 
 class DriverWish(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):

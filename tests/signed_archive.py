@@ -91,6 +91,7 @@ class SignedArchive:
     key: Key
     date: str = DATE
     by_hash: bool = True
+    arches: tuple[str, ...] = ("amd64",)
     packages: dict[tuple[str, str], list[dict[str, str]]] = field(default_factory=dict)
 
     def add(self, suite: str, component: str, name: str, version: str, depends: str = "", **fields: str) -> dict[str, str]:
@@ -136,15 +137,17 @@ class SignedArchive:
         shutil.rmtree(self.file(suite), ignore_errors=True)
         lines: list[str] = []
         for component in COMPONENTS:
-            stanzas = self.packages.get((suite, component), [])
-            text = "".join("".join(f"{k}: {v}\n" for k, v in s.items()) + "\n" for s in stanzas)
-            data = lzma.compress(text.encode())
-            sha256 = hashlib.sha256(data).hexdigest()
-            name = f"{component}/binary-amd64/Packages.xz"
-            lines.append(f" {sha256} {len(data):8} {name}")
-            self._write(suite, name, data)
-            if self.by_hash:
-                self._write(suite, f"{component}/binary-amd64/by-hash/SHA256/{sha256}", data)
+            for arch in self.arches:
+                every = self.packages.get((suite, component), [])
+                stanzas = [s for s in every if s["Architecture"] in (arch, "all")]
+                text = "".join("".join(f"{k}: {v}\n" for k, v in s.items()) + "\n" for s in stanzas)
+                data = lzma.compress(text.encode())
+                sha256 = hashlib.sha256(data).hexdigest()
+                name = f"{component}/binary-{arch}/Packages.xz"
+                lines.append(f" {sha256} {len(data):8} {name}")
+                self._write(suite, name, data)
+                if self.by_hash:
+                    self._write(suite, f"{component}/binary-{arch}/by-hash/SHA256/{sha256}", data)
         self._write(suite, "InRelease", self.key.clearsign(self.release(suite, lines)))
 
     def release(self, suite: str, lines: list[str]) -> bytes:
