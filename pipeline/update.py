@@ -143,6 +143,7 @@ def _listed(indices: Mapping[Arch, Indices], old: Lock) -> list[Listed]:
 def _debian(wanted: Wanted, old: Lock, indices: Mapping[Arch, Indices], choice: Choice | None, notes: Notes) -> Lock:
     """``old`` with Debian's entries of every architecture that was read, the drivers of ``[nvidia]`` that it has among them."""
     new = old
+    read: list[Arch] = []
     named = {wish.exact for wish in wanted.drivers}
     for arch, found in indices.items():
         assert wanted.debian is not None
@@ -154,11 +155,12 @@ def _debian(wanted: Wanted, old: Lock, indices: Mapping[Arch, Indices], choice: 
         wishes = msgspec.structs.replace(wanted, drivers=(*wanted.drivers, *extra))
         try:
             new = debian_lock(wishes, wanted.debian, arch, new, found, notes.problems)
+            read.append(arch)
         except UsageError:
             raise
         except PipelineError as error:
             notes.problems.append(f"debian/{arch}: {error}; what it gave before is kept")
-    if wanted.debian and indices:
+    if wanted.debian and len(read) == len(wanted.debian.arches):
         names = [kernel.kernel for kernel in new.kernels if kernel.os == "debian"]
         notes.problems += [
             f"debian: no kernel matches '{pattern}': take it out of [debian] kernels, or add its suite"
