@@ -208,8 +208,10 @@ def test_a_kernel_that_changes_in_the_lock_is_built_and_nothing_else(whole: Whol
     assert whole.added.outcomes == {pair.id: "built"}
 
 
-def test_an_image_deleted_from_the_registry_is_built_again_with_the_same_digest(whole: Whole) -> None:
+def test_an_image_deleted_from_the_registry_is_built_again_with_the_same_digest_whatever_was_edited_by_hand(whole: Whole) -> None:
     pair = whole.checkout.pair(OTHER, DRIVER)
+    dockerfile = whole.checkout.root / "build/docker" / pair.rendered.name / "Dockerfile"
+    dockerfile.write_text(dockerfile.read_text().replace("\nRUN ", "\nRUN echo by hand >/out/by-hand; ", 1))
     registry = whole.checkout.space().registry
     before = registry.digest(pair.recipe_tag)
     assert before is not None
@@ -218,6 +220,7 @@ def test_an_image_deleted_from_the_registry_is_built_again_with_the_same_digest(
     ran = whole.checkout.doit("--json").ended(0)
     assert ran.outcomes == {pair.id: "built"}
     assert set(ran.steps("proof")) == {pair.id}
+    assert any(f"{dockerfile} was changed by hand" in event["text"] for event in ran.events if event["event"] == "note")
     names = (pair.recipe_tag, *pair.tags, *pair.aliases)
     assert {tag: registry.digest(tag) for tag in names} == dict.fromkeys(names, before)
 

@@ -1,0 +1,83 @@
+"""A pair that really does not compile: the outcome, its reason, and what a failure does to the others.
+
+535.261.03's open modules call pci_resize_resource() with three arguments; 6.1.192 wants four. compat.toml knows that and
+has a patch; here both are taken away.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.build import REASON_LABEL
+from tests.checkout import DRIVER, LATER, NEWEST, Checkout, Ran, Whole, adopt_layers
+
+pytestmark = [pytest.mark.e2e, pytest.mark.budget("thread")]
+
+BAD, GOOD = f"debian/amd64:{NEWEST}-{DRIVER}", f"debian/amd64:{NEWEST}-{LATER}"
+NO_ENGINE = "unix:///nowhere/docker.sock"
+
+
+@pytest.fixture(scope="module")
+def unpatched(whole: Whole, scratch: Path, environ: dict[str, str]) -> Checkout:
+    """A checkout that knows nothing of incompatible pairs; its own repository in the registry."""
+    checkout = Checkout(scratch / "unpatched", **environ, DRIVER_REGISTRY=f"{whole.registry.address}/unpatched")
+    checkout.only(modules=["nvidia"])
+    (checkout.root / "compat.toml").write_text("# nothing is known\n")
+    adopt_layers(whole.checkout, checkout)
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def first(unpatched: Checkout) -> Ran:
+    return unpatched.doit("--json", f"image:*{NEWEST}*")
+
+
+def test_it_fails_with_the_compilers_own_first_error_and_the_good_pair_is_built(first: Ran, unpatched: Checkout) -> None:
+    first.ended(1)
+    assert first.outcomes == {BAD: "failed", GOOD: "built"}
+    assert first.complaint.startswith(f"doit: {BAD} failed: ")
+    rows = {row["driver"]: row for row in unpatched.index()["pairs"] if row["kernel"] == NEWEST}
+    reason = rows[DRIVER]["reason"]
+    assert "error: too few arguments to function 'pci_resize_resource'" in reason.replace("‘", "'").replace("’", "'")
+    assert reason.startswith("/build/nvidia/nvidia/")
+    assert (rows[DRIVER]["outcome"], rows[DRIVER]["digest"], rows[DRIVER]["tags"]) == ("failed", None, [])
+    assert rows[LATER]["outcome"] == "built"
+
+
+def test_nothing_stands_under_its_names_but_the_failure_with_its_reason(first: Ran, unpatched: Checkout) -> None:
+    assert first.status == 1
+    space = unpatched.space()
+    bad, good = space.plan.select([f"image:{BAD}"])[0], space.plan.select([f"image:{GOOD}"])[0]
+    tags = set(space.registry.tags())
+    assert set(good.tags) | {good.recipe_tag, bad.failed_tag} <= tags
+    assert not tags & {*bad.tags, bad.recipe_tag}
+    held = space.registry.manifest(bad.failed_tag)
+    assert held is not None
+    config = json.loads(space.registry.blob(json.loads(held.data)["config"]["digest"]))
+    assert "pci_resize_resource" in config["config"]["Labels"][REASON_LABEL]
+
+
+def test_it_is_not_tried_again_and_still_counts(first: Ran, unpatched: Checkout) -> None:
+    assert first.status == 1
+    ran = unpatched.doit("--json", f"image:*{NEWEST}*", DOCKER_HOST=NO_ENGINE).ended(1)
+    assert ran.work == []
+    assert ran.complaint == first.complaint
+
+
+def test_another_checkout_learns_of_it_from_the_registry(first: Ran, unpatched: Checkout, scratch: Path) -> None:
+    assert first.status == 1
+    other = Checkout(scratch / "learns", **{k: unpatched.environ[k] for k in ("DRIVER_REGISTRY", "DRIVER_CACHE")})
+    other.only(modules=["nvidia"])
+    (other.root / "compat.toml").write_text("# nothing is known\n")
+    ran = other.doit("--json", f"image:*{NEWEST}*", DOCKER_HOST=NO_ENGINE).ended(1)
+    assert ran.complaint == first.complaint
+    assert other.outcomes()[GOOD] == "built"
+
+
+def test_it_is_tried_again_where_that_is_asked_for(first: Ran, unpatched: Checkout) -> None:
+    ran = unpatched.doit("--json", "--retry-failed", f"image:*{NEWEST}*").ended(1)
+    assert ran.outcomes == {BAD: "failed"}
+    assert ran.complaint == first.complaint
