@@ -54,7 +54,7 @@ def container_linux(release: Release, means: Means) -> Kernel | Unpinned:
     """The kernel of a Container Linux release: from kernel.org's sources and the host's configuration, once a person has both."""
     what = "kernel source with the configuration of a host"
     see = release.source_url
-    why = "nobody publishes its configuration: 'doit update --host' on such a host pins the kernel that runs there"
+    why = "nobody publishes its configuration: it has to come from such a host"
     return _checked(means, "[container-linux]", "kernel.org's", what, see) or Unpinned(why, see)
 
 

@@ -21,11 +21,15 @@ from .errors import IntegrityError, PairFailed
 from .inputs import Inputs
 from .pinned import Driver, File, Kernel
 from .unpacking import MAX_UNPACKED, Entry, from_tar, renamed, to_tar, unpacked
+from .upstream import nvidia_gpus
 
 LAYOUT: Final = 1
 """Raise it where the same pinned files give another tree."""
 Make = Literal["rpms", "developer-container", "source", "run", "run-userspace"]
 CACHE: Final = Path("build/trees")
+KIND_TABLE: Final = "out/opt/nvidia-driver/gpus"
+"""Which kind of module drives which GPU, a line a PCI id, for a shell (upstream/nvidia_gpus.py)."""
+_MAX_TABLE: Final = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,9 @@ def _userspace(path: Path, limit: int) -> Iterator[Entry]:
             taken.add(name)
             yield Entry(name, mode & 0o755, "file", entry.size, data=entry.data)
         elif entry.kind == "file" and posixpath.basename(entry.name) == "supported-gpus.json":
-            yield Entry("out/opt/nvidia-driver/supported-gpus.json", 0o644, "file", entry.size, data=entry.data)
+            assert entry.data is not None
+            table = nvidia_gpus.kind_table(nvidia_gpus.parse(entry.data.read(_MAX_TABLE), f"{path.name}: {entry.name}").chips)
+            yield Entry(KIND_TABLE, 0o644, "file", len(table), data=io.BytesIO(table))
     if not taken or files.keys().isdisjoint(places):
         raise IntegrityError(f"{path.name} holds no userspace by its .manifest", hint="is it a driver of NVIDIA's?")
     for place, target in sorted(links.items()):

@@ -104,3 +104,9 @@ def _devel(tree: Path, place: Path) -> None:
     )
     subprocess.run(["tar", "-C", place, "-x"], stdin=packed.stdout, check=True)
     assert packed.wait() == 0
+
+
+def found(out: Path, release: str) -> KernelBuild:
+    """What ``build`` left in ``out`` for one name."""
+    place = out / release
+    return KernelBuild(release, place / "devel", place / "vmlinuz", place / "System.map", place / "config")

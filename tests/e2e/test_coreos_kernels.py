@@ -1,0 +1,226 @@
+"""Fedora CoreOS and Flatcar from recorded feed to booted module, on stand-ins of what their vendors publish.
+
+One kernel compile for the whole file, under each vendor's name; one driver out of a run file, its open ``nvidia`` module only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pipeline import boot, lock, proof, vmlinux
+from pipeline.build import unpack_layer
+from pipeline.elf import read_module
+from pipeline.errors import PairFailed
+from pipeline.pinned import Kernel
+from pipeline.upstream.fedora_kernel import kernel_rpm_urls
+from tests.checkout import Checkout, Place, Ran
+from tests.signed_archive import Key
+from tests.standins import packing
+from tests.standins.vendors import (
+    FEDORA_KERNEL,
+    FEDORA_KEY,
+    FEDORA_RELEASE,
+    FLATCAR_KERNEL,
+    FLATCAR_KEY,
+    FLATCAR_RELEASE,
+    Vendors,
+    vendors,
+)
+
+DRIVER = "535.261.03"
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.budget("coreos"),
+    pytest.mark.skipif(
+        not packing.have("rpmbuild", "rpmsign", "mke2fs", "sfdisk", "bzip2", "makeself", "gpg", "gpgv", "flex", "bison", "bc"),
+        reason="what makes the stand-ins is not installed (./doit.sh test installs it)",
+    ),
+]
+WISHES = """
+[build]
+modules = ["nvidia"]
+kinds = ["open"]
+
+[fedora-coreos]
+streams = ["stable"]
+arches = ["amd64"]
+keep = 1
+keys = [{{fingerprint = "{key}", source = "{fedora}"}}]
+
+[flatcar]
+channels = ["stable"]
+arches = ["amd64"]
+keep = 1
+ahead = false
+keys = [{{fingerprint = "{key}", source = "{flatcar}"}}]
+
+[nvidia]
+branches = []
+sources = ["data-centre"]
+arches = ["amd64"]
+
+[[nvidia.exact]]
+version = "535.261.03"
+reason = "the version of which there is a stand-in"
+
+[[toolchain]]
+name = "fedora-44"
+os = "fedora-coreos"
+image = "registry.fedoraproject.org/fedora/fedora:44"
+reason = "a stand-in: Debian's toolchain under the vendor's name"
+
+[toolchain.digests]
+amd64 = "{digest}"
+"""
+
+
+@dataclass(frozen=True)
+class World:
+    """A checkout that follows the vendors, after its update and its build."""
+
+    checkout: Checkout
+    vendors: Vendors
+    update: Ran
+    build: Ran
+
+    def kernel(self, name: str) -> Kernel:
+        return next(k for k in self.checkout.space().lock.kernels if k.kernel == name)
+
+    def module(self, name: str, folder: Path) -> Path:
+        """nvidia.ko for that kernel, out of the image in the registry."""
+        space = self.checkout.space()
+        pair = next(p for p in space.plan.pairs if p.kernel.kernel == name)
+        manifest = space.registry.manifest(pair.recipe_tag)
+        assert manifest is not None
+        layer = json.loads(manifest.data)["layers"][2]
+        data = folder / "layer.tar.gz"
+        space.registry.download_blob(layer["digest"], layer["size"], data)
+        packing.run("tar", "-C", folder, "-xzf", data)
+        (found,) = folder.glob("opt/**/nvidia.ko")
+        return found
+
+    def base(self, folder: Path) -> Path:
+        shop = self.checkout.space().shop
+        unpack_layer(shop, shop.local(shop.base("amd64")), folder)
+        return folder
+
+
+def standin_toolchain(checkout: Checkout, registry: str) -> str:
+    """Push Debian's toolchain under Fedora's name; the digest of its manifest."""
+    shop = checkout.space().shop
+    (toolchain,) = (t for t in shop.renderer.lock.toolchains if t.name == "debian-12" and t.arch == "amd64")
+    local, name = shop.toolchain(toolchain), f"{registry}/fedora/fedora:44"
+    environ = {**os.environ, "DOCKER_HOST": checkout.environ["DOCKER_HOST"]}
+    packing.run("docker", "tag", local, name, environ=environ)
+    said = packing.run("docker", "push", name, environ=environ)
+    packing.run("docker", "rmi", name, environ=environ)
+    return "sha256:" + said.rsplit("digest: sha256:", 1)[1].split()[0]
+
+
+@pytest.fixture(scope="session")
+def world(scratch: Path, environ: dict[str, str], registry: Place, shared: Path) -> Iterator[World]:
+    checkout = Checkout(scratch / "coreos", DRIVER_REGISTRY=registry.address, **environ)
+    space = checkout.space()
+    pinned = space.lock.driver(DRIVER, "amd64")
+    work = scratch / "vendors"
+    work.mkdir()
+    with Key() as key, vendors(work, space.inputs, pinned, shared / "upstream", key) as made:
+        digest = standin_toolchain(checkout, registry.address)
+        wishes = WISHES.format(key=made.fingerprint, fedora=FEDORA_KEY, flatcar=FLATCAR_KEY, digest=digest)
+        (checkout.root / "versions.toml").write_text(wishes)
+        kept = msgspec.structs.replace(space.lock, drivers=(), kernels=(), pending=(), pending_drivers=())
+        (checkout.root / "versions.lock").write_bytes(lock.dump(kept))
+        checkout.environ["DRIVER_MIRRORS"] = str(made.mirrors(work / "mirrors.toml", registry.address))
+        update = checkout.doit("update")
+        yield World(checkout, made, update, checkout.doit("--json"))
+
+
+def test_an_update_pins_both_vendors_kernels_and_the_driver(world: World) -> None:
+    world.update.ended(0)
+    fedora, flatcar = world.kernel(FEDORA_KERNEL), world.kernel(FLATCAR_KERNEL)
+    assert (fedora.form, fedora.toolchain) == ("rpms", "fedora-44")
+    assert (flatcar.form, flatcar.toolchain) == ("developer-container", "debian-12")
+    assert [r.version for r in fedora.releases] == [FEDORA_RELEASE]
+    assert FLATCAR_RELEASE in [r.version for r in flatcar.releases]
+    driver = world.checkout.space().lock.driver(DRIVER, "amd64")
+    assert (driver.source, driver.kinds) == ("run", ("open", "proprietary"))
+
+
+def test_a_package_that_left_the_build_system_comes_from_the_next_place(world: World) -> None:
+    assert not world.vendors.place(kernel_rpm_urls(FEDORA_KERNEL)[0]).exists()
+    assert world.kernel(FEDORA_KERNEL).headers[0].urls == kernel_rpm_urls(FEDORA_KERNEL)
+    assert world.build.outcomes[f"fedora-coreos/amd64:{FEDORA_KERNEL}-{DRIVER}"] == "built"
+
+
+def test_a_second_update_changes_no_byte(world: World) -> None:
+    before = (world.checkout.root / "versions.lock").read_bytes()
+    world.checkout.doit("update").ended(0)
+    assert (world.checkout.root / "versions.lock").read_bytes() == before
+
+
+def test_both_pairs_are_built_proved_by_a_boot_and_pushed(world: World) -> None:
+    world.build.ended(0)
+    pairs = {f"fedora-coreos/amd64:{FEDORA_KERNEL}-{DRIVER}", f"flatcar/amd64:{FLATCAR_KERNEL}-{DRIVER}"}
+    assert world.build.outcomes == dict.fromkeys(pairs, "built")
+    assert set(world.build.steps("proof")) == pairs
+    tags = set(world.checkout.space().registry.tags())
+    assert {
+        f"{FEDORA_KERNEL}-{DRIVER}",
+        f"{DRIVER}-{FEDORA_KERNEL}-fedora44",
+        f"{DRIVER}-{FLATCAR_KERNEL}-flatcar{FLATCAR_RELEASE}",
+    } <= tags
+
+
+@pytest.mark.parametrize("kernel", [FEDORA_KERNEL, FLATCAR_KERNEL])
+def test_each_image_holds_its_own_kernels_modules(kernel: str, world: World, tmp_path: Path) -> None:
+    """The original seed's cache trap: the same series, nothing else changed, and yet other modules."""
+    module = read_module(world.module(kernel, tmp_path))
+    assert module.first("vermagic").split()[0] == kernel
+    assert module.first("version") == DRIVER
+
+
+def test_a_module_of_one_vendor_is_refused_by_the_others_kernel(world: World, tmp_path: Path) -> None:
+    module = world.module(FEDORA_KERNEL, tmp_path)
+    flatcar = world.vendors.kernels[FLATCAR_KERNEL]
+    with pytest.raises(PairFailed, match=f"version magic '{FEDORA_KERNEL} .*' should be '{FLATCAR_KERNEL} "):
+        boot.boot(flatcar.vmlinuz, {"open": module}, base=world.base(tmp_path / "base"), kernel_modules=None)
+    with pytest.raises(PairFailed, match=f"vermagic is '{FEDORA_KERNEL} .*', the kernel is {FLATCAR_KERNEL}"):
+        proof.prove_modules(
+            module.parent,
+            kernel=FLATCAR_KERNEL,
+            driver=DRIVER,
+            kind="open",
+            arch="amd64",
+            expected=["nvidia.ko"],
+            symvers=vmlinux.exports(flatcar.vmlinuz),
+            modversions=False,
+        )
+
+
+@pytest.mark.parametrize("kernel", [FEDORA_KERNEL, FLATCAR_KERNEL])
+def test_what_a_kernel_image_exports_is_what_its_symvers_say(kernel: str, world: World) -> None:
+    build = world.vendors.kernels[kernel]
+    said = proof.parse_symvers((build.devel / "Module.symvers").read_text())
+    read = vmlinux.exports(build.vmlinuz)
+    assert {name: export.gpl_only for name, export in read.items()} == {
+        name: export.gpl_only for name, export in said.items() if export.module == "vmlinux"
+    }
+    assert set(vmlinux.of_system_map(build.system_map.read_text())) == set(read)
+
+
+def test_the_userspace_out_of_the_run_file_carries_the_drivers_libraries(world: World) -> None:
+    space = world.checkout.space()
+    layer = space.shop.userspace(space.lock.driver(DRIVER, "amd64"))
+    with space.shop.store.open(space.shop.local(layer)) as tar:
+        names = set(tar.getnames())
+    lib = "usr/local/nvidia/lib64"
+    assert {f"{lib}/libcuda.so.{DRIVER}", f"{lib}/libcuda.so.1", f"{lib}/libcuda.so", f"{lib}/libnvidia-ml.so.1"} <= names
+    assert {"usr/local/nvidia/bin/nvidia-smi", f"firmware/nvidia/{DRIVER}/gsp_ga10x.bin"} <= names
+    assert not [name for name in names if "nvidia-installer" in name]

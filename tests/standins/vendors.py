@@ -1,0 +1,191 @@
+"""The vendors' servers on loopback: recorded feeds with one stand-in release added, and stand-in files under the real paths.
+
+What is real: the formats, the programs that made them, the kernel, NVIDIA's sources and libraries. What is not:
+docs/coreos.md has the list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipeline.inputs import Inputs
+from pipeline.pinned import Driver, File
+from pipeline.upstream import fedora_coreos, flatcar, nvidia_feeds
+from pipeline.upstream.fedora_kernel import kernel_rpm_urls, split
+from pipeline.upstream.nvidia_files import tesla_url
+from pipeline.versions import DriverVersion
+from tests import recorded_upstream
+from tests.signed_archive import Key
+from tests.standins import driver, kernel, packing
+
+FEDORA_KERNEL = f"{kernel.VERSION}-200.fc44.x86_64"
+FLATCAR_KERNEL = f"{kernel.VERSION}-flatcar"
+FEDORA_RELEASE, FLATCAR_RELEASE = "44.20991231.3.0", "9999.9.9"
+FEDORA_KEY = "https://fedoraproject.org/fedora.gpg"
+FLATCAR_KEY = "https://www.flatcar.org/security/image-signing-key/Flatcar_Image_Signing_Key.asc"
+HOSTS = (
+    *recorded_upstream.HOSTS,
+    "fedoraproject.org",
+    "kojipkgs.fedoraproject.org",
+    "dl.fedoraproject.org",
+    "fedoraproject-updates-archive.fedoraproject.org",
+    "us.download.nvidia.com",
+    "bincache.flatcar-linux.net",
+)
+KEPT = "DRIVER_STANDINS"
+"""A folder that keeps the compiled kernels between runs, for who works on these tests; CI has none."""
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Vendors:
+    """``base``: the address of the server that stands for all of them; ``www`` holds what it serves, by host and path."""
+
+    base: str
+    www: Path
+    fingerprint: str
+    kernels: dict[str, kernel.KernelBuild]
+
+    def place(self, url: str) -> Path:
+        """The file that is served as ``url``."""
+        parts = urlsplit(url)
+        path = self.www / parts.netloc / parts.path.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def mirrors(self, path: Path, registry: str) -> Path:
+        """A file for DRIVER_MIRRORS that leads every vendor here, and Fedora's registry to ``registry``."""
+        lines = [f'"https://{host}" = "{self.base}/{host}"' for host in HOSTS]
+        path.write_text("\n".join(["[mirrors]", *lines, "[registries]", f'"registry.fedoraproject.org" = "{registry}"', ""]))
+        return path
+
+
+@contextlib.contextmanager
+def vendors(work: Path, inputs: Inputs, pinned: Driver, recorded: Path, key: Key) -> Iterator[Vendors]:
+    """Everything, built once: three names of one kernel, two of them packed as their vendors do, and one driver."""
+    builds = {build.release: build for build in kernels(work, inputs)}
+    www = work / "www"
+    handler = functools.partial(_Quiet, directory=str(www))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        listed = key._gpg("--list-keys", "--with-colons").decode().splitlines()
+        fingerprint = next(line.split(":")[9] for line in listed if line.startswith("fpr:"))
+        made = Vendors(f"http://127.0.0.1:{server.server_address[1]}", www, fingerprint, builds)
+        try:
+            for url in (FEDORA_KEY, FLATCAR_KEY):
+                made.place(url).write_bytes(key.keyring.read_bytes())
+            for url, data in feeds(recorded).items():
+                made.place(url).write_bytes(data)
+            fedora_files(made, work / "fedora", key)
+            flatcar_files(made, work / "flatcar", key)
+            url = tesla_url(DriverVersion(pinned.version), "amd64")
+            sources = {"kernel-open": inputs.path(pinned.open[0]), "kernel": inputs.path(pinned.proprietary[0])}
+            packed = driver.run_file(pinned.version, sources, [inputs.path(f) for f in pinned.userspace], work, work / "driver")
+            packed.rename(made.place(url))
+            yield made
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def kernels(work: Path, inputs: Inputs) -> list[kernel.KernelBuild]:
+    """The kernel under each of its names; compiled, or as an earlier run left them in ``$DRIVER_STANDINS``."""
+    names = ("-flatcar", "-200.fc44.x86_64", "")
+    kept = os.environ.get(KEPT)
+    out = Path(kept) if kept else work / "kernels"
+    if not all((out / (kernel.VERSION + name) / "devel/Module.symvers").exists() for name in names):
+        source = File(
+            name="linux-source-6.1",
+            version="6.1.176-1",
+            sha256=kernel.SOURCE_SHA256,
+            size=kernel.SOURCE_SIZE,
+            trust="signed-index",
+            archive="debian",
+            path=kernel.SOURCE_PATH,
+        )
+        (work / "source").mkdir()
+        tree = kernel.unpack_source(inputs.path(source), work / "source")
+        kernel.build(tree, names, out)
+        shutil.rmtree(tree)
+    return [kernel.found(out, kernel.VERSION + name) for name in names]
+
+
+def feeds(recorded: Path) -> dict[str, bytes]:
+    """The recorded feeds, each with the stand-in release as its newest."""
+    found = recorded_upstream.documents(recorded)
+    feed = json.loads(found[flatcar.feed_url("stable")])
+    newest = {**feed["current"], "major_software": {"kernel": [kernel.VERSION]}, "release_date": "2026-09-01 00:00:00 +0000"}
+    found[flatcar.feed_url("stable")] = json.dumps({**feed, FLATCAR_RELEASE: newest, "current": newest}).encode()
+    stream = json.loads(found[fedora_coreos.stream_url("stable")])
+    for arch in stream["architectures"].values():
+        arch["artifacts"]["metal"]["release"] = FEDORA_RELEASE
+    found[fedora_coreos.stream_url("stable")] = json.dumps(stream).encode()
+    index = json.loads(found[fedora_coreos.releases_url("stable")])
+    index["releases"].append({"version": FEDORA_RELEASE, "commits": [{"architecture": "x86_64", "checksum": ""}]})
+    found[fedora_coreos.releases_url("stable")] = json.dumps(index).encode()
+    version, revision, arch = split(FEDORA_KERNEL)
+    meta = {"ostree.linux": FEDORA_KERNEL, "rpmostree.rpmdb.pkglist": [["kernel", "0", version, revision, arch]]}
+    found[fedora_coreos.commitmeta_url("stable", FEDORA_RELEASE, "amd64")] = json.dumps(meta).encode()
+    drivers = json.loads(found[nvidia_feeds.DATA_CENTRE_URL])
+    entries = drivers["535"]["driver_info"]
+    url = tesla_url(DriverVersion("535.261.03"), "amd64")
+    entries.append({**entries[0], "release_version": "535.261.03", "architectures": ["x86_64"], "runfile_url": {"x86_64": url}})
+    found[nvidia_feeds.DATA_CENTRE_URL] = json.dumps(drivers).encode()
+    found[nvidia_feeds.END_OF_LIFE_URL] = recorded_upstream.ENDS
+    return found
+
+
+def fedora_files(made: Vendors, work: Path, key: Key) -> None:
+    """kernel-devel and kernel-core, signed. kernel-devel is not at Koji any more: the next place has it."""
+    build = made.kernels[FEDORA_KERNEL]
+    version, revision, _ = split(FEDORA_KERNEL)
+    devel, core = work / "devel", work / "core"
+    (devel / "usr/src/kernels").mkdir(parents=True)
+    packing.run("cp", "-al", build.devel, devel / "usr/src/kernels" / FEDORA_KERNEL)
+    home = core / "lib/modules" / FEDORA_KERNEL
+    home.mkdir(parents=True)
+    shutil.copyfile(build.vmlinuz, home / "vmlinuz")
+    shutil.copyfile(build.system_map, home / "System.map")
+    (home / "build").symlink_to(f"/usr/src/kernels/{FEDORA_KERNEL}")
+    for package, root, place in (("kernel-devel", devel, 1), ("kernel-core", core, 0)):
+        path = packing.rpm(root, package, version, revision, work / f"{package}.rpmbuild")
+        signed = packing.signed_rpm(path, key.home, work / "signed")
+        shutil.copyfile(signed, made.place(kernel_rpm_urls(FEDORA_KERNEL, package)[place]))
+
+
+def flatcar_files(made: Vendors, work: Path, key: Key) -> None:
+    """The developer container, the kernel and its config, each with signature and digests."""
+    build = made.kernels[FLATCAR_KERNEL]
+    home = work / "root/usr/lib/modules" / FLATCAR_KERNEL
+    home.mkdir(parents=True)
+    packing.run("cp", "-al", build.devel, home / "build")
+    (home / "source").symlink_to("build")
+    image = packing.disk_image(work / "root", work / "container.bin.x", megabytes=128)
+    files = {
+        "flatcar_developer_container.bin.bz2": image,
+        "flatcar_production_pxe.vmlinuz": build.vmlinuz,
+        "flatcar_production_image_kernel_config.txt": build.config,
+    }
+    for name, path in files.items():
+        url = flatcar.file_url("stable", "amd64", FLATCAR_RELEASE, name)
+        data = path.read_bytes()
+        made.place(url).write_bytes(data)
+        made.place(f"{url}.sig").write_bytes(key._gpg("--detach-sign", data=data))
+        made.place(f"{url}.DIGESTS").write_text(f"# SHA512 HASH\n{hashlib.sha512(data).hexdigest()}  {name}\n")

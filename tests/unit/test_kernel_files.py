@@ -1,0 +1,215 @@
+"""What the proof needs of a kernel, in each form in which vendors publish it, and what is said where it cannot be proved."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from pipeline import kernel_files, trees, vmlinux
+from pipeline.errors import IntegrityError, PairFailed
+from pipeline.fetch import Fetcher
+from pipeline.inputs import Inputs
+from pipeline.pinned import File, Kernel
+from tests import samples
+from tests.standins import packing
+
+FEDORA, FLATCAR = "6.1.176-200.fc44.x86_64", "6.1.176-flatcar"
+SYMVERS = "0x12345678\tprintk\tvmlinux\tEXPORT_SYMBOL\t\n0x00000001\tgpl\tvmlinux\tEXPORT_SYMBOL_GPL\t\n"
+needs_packers = pytest.mark.skipif(
+    not packing.have("rpmbuild", "mke2fs", "sfdisk", "bzip2", "makeself"),
+    reason="rpm, e2fsprogs, fdisk, bzip2 or makeself is not installed (./doit.sh test installs them)",
+)
+
+
+class Shelf:
+    """A store of pinned files with what a test puts there."""
+
+    def __init__(self, root: Path, fetcher: Fetcher) -> None:
+        self.root = root
+        self.inputs = Inputs(root, fetcher, lambda name: ())
+
+    def put(self, data: bytes, name: str) -> File:
+        digest = hashlib.sha256(data).hexdigest()
+        place = self.root / "sha256" / digest[:2] / digest
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+        url = f"https://vendor.example/{name}"
+        return File(name="x", version="1", sha256=digest, size=len(data), trust="vendor-sum", urls=(url,))
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, fetcher: Fetcher) -> Shelf:
+    return Shelf(tmp_path / "store", fetcher)
+
+
+def kernel(form: str, **changes: object) -> Kernel:
+    made: Kernel = samples.changed(samples.vendor_lock(form).kernels[0], **changes)
+    return made
+
+
+def gather(own: Kernel, shelf: Shelf, tmp_path: Path) -> kernel_files.KernelFiles:
+    scratch = tmp_path / "build" / "proof"
+    scratch.mkdir(parents=True)
+    return kernel_files.gather(own, shelf.inputs, scratch)
+
+
+def vmlinux_with(*names: str, gpl: tuple[str, ...] = ()) -> bytes:
+    """An ELF file with the tables of exported symbols that a kernel has (include/linux/export.h, PREL32), by gcc."""
+    lines = ['.section __ksymtab_strings,"aMS",@progbits,1']
+    lines += [f's_{name}: .asciz "{name}"' for name in (*names, *gpl)]
+    for section, members in (("__ksymtab", names), ("__ksymtab_gpl", gpl)):
+        lines.append(f'.section {section},"a"')
+        lines += [f".long 0, s_{name} - ., 0" for name in members]
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "vmlinux"
+        command = ["gcc", "-x", "assembler", "-nostdlib", "-static", "-Wl,-e,0", "-o", str(made), "-"]
+        done = subprocess.run(command, input="\n".join([*lines, ""]).encode(), capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+        return made.read_bytes()
+
+
+@needs_packers
+def test_rpms_give_symbols_with_their_crcs_the_kernel_and_its_modules(shelf: Shelf, tmp_path: Path) -> None:
+    devel, core = tmp_path / "devel", tmp_path / "core"
+    for path, text in (
+        (devel / f"usr/src/kernels/{FEDORA}/Module.symvers", SYMVERS),
+        (devel / f"usr/src/kernels/{FEDORA}/.config", "CONFIG_MODVERSIONS=y\n"),
+        (core / f"lib/modules/{FEDORA}/vmlinuz", "the kernel"),
+        (core / f"lib/modules/{FEDORA}/kernel/i2c.ko", "a module"),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (core / f"lib/modules/{FEDORA}/build").symlink_to(f"/usr/src/kernels/{FEDORA}")
+    packed = {
+        n: packing.rpm(r, n, "6.1.176", "200.fc44", tmp_path / f"{n}.w")
+        for n, r in (("kernel-devel", devel), ("kernel-core", core))
+    }
+    own = kernel(
+        "rpms",
+        headers=(shelf.put(packed["kernel-devel"].read_bytes(), "kernel-devel.rpm"),),
+        image=(shelf.put(packed["kernel-core"].read_bytes(), "kernel-core.rpm"),),
+    )
+    files = gather(own, shelf, tmp_path)
+    assert (files.symvers["printk"].crc, files.symvers["gpl"].gpl_only, files.modversions) == (0x12345678, True, True)
+    assert files.vmlinuz.read_text() == "the kernel"
+    assert files.modules is not None
+    assert (files.modules / "kernel/i2c.ko").is_file()
+
+
+@needs_packers
+def test_a_developer_container_gives_symbols_and_the_release_gives_the_kernel(shelf: Shelf, tmp_path: Path) -> None:
+    build = tmp_path / "root/usr/lib/modules" / FLATCAR / "build"
+    build.mkdir(parents=True)
+    (build / "Module.symvers").write_text(SYMVERS)
+    image = packing.disk_image(tmp_path / "root", tmp_path / "c.bin.x", megabytes=8)
+    headers = (shelf.put(image.read_bytes(), "flatcar_developer_container.bin.bz2"),)
+    own = kernel("developer-container", headers=headers, image=(shelf.put(b"the kernel", "vmlinuz"),))
+    files = gather(own, shelf, tmp_path)
+    assert (set(files.symvers), files.modversions, files.vmlinuz.read_bytes()) == ({"printk", "gpl"}, False, b"the kernel")
+    (tmp_path / "build/proof").rename(tmp_path / "build/before")
+    with pytest.raises(PairFailed, match=r"is not the developer container of 6\.1\.177-flatcar: it has 6\.1\.176-flatcar"):
+        gather(samples.changed(own, kernel="6.1.177-flatcar"), shelf, tmp_path)
+
+
+def source(shelf: Shelf, config: str, image: bytes = b"") -> Kernel:
+    tarball = io.BytesIO()
+    with tarfile.open(fileobj=tarball, mode="w:xz") as tar:
+        info = tarfile.TarInfo("linux-6.1.176/Makefile")
+        tar.addfile(info, io.BytesIO())
+    files = (shelf.put(tarball.getvalue(), "linux-6.1.176.tar.xz"), shelf.put(config.encode(), "config"))
+    return kernel("source", headers=files, image=(shelf.put(image, "vmlinuz"),) if image else ())
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed (./doit.sh test installs it)")
+def test_a_kernel_without_symvers_is_asked_itself_what_it_exports(shelf: Shelf, tmp_path: Path) -> None:
+    own = source(shelf, "\nCONFIG_PCI=y\n", vmlinux_with("printk", "pci_enable_device", gpl=("rcu_read_lock",)))
+    files = gather(own, shelf, tmp_path)
+    assert {name: export.gpl_only for name, export in files.symvers.items()} == {
+        "printk": False,
+        "pci_enable_device": False,
+        "rcu_read_lock": True,
+    }
+    assert not files.modversions
+
+
+def test_crcs_that_nobody_can_know_cannot_be_proved(shelf: Shelf, tmp_path: Path) -> None:
+    own = source(shelf, "\nCONFIG_MODVERSIONS=y\n", b"image")
+    with pytest.raises(PairFailed, match="cannot be proved: MODVERSIONS is on in its config and there is no Module") as refused:
+        gather(own, shelf, tmp_path)
+    assert "headers with a Module.symvers would help" in str(refused.value)
+
+
+def test_a_kernel_that_cannot_be_booted_cannot_be_proved(shelf: Shelf) -> None:
+    own = source(shelf, "\nCONFIG_PCI=y\n")
+    assert kernel_files.unprovable(own, shelf.inputs).startswith("cannot be proved: no kernel image to boot")
+
+
+@pytest.mark.parametrize("image", [b"", b"MZ" * 400, b"\x7fELF" + bytes(60), b"x" * 0x202 + b"HdrS\x0f\x02" + b"y" * 900])
+def test_an_image_whose_symbols_cannot_be_read_cannot_be_proved(image: bytes, tmp_path: Path) -> None:
+    (tmp_path / "vmlinuz").write_bytes(image)
+    with pytest.raises(PairFailed, match="cannot be proved"):
+        vmlinux.exports(tmp_path / "vmlinuz")
+
+
+def test_a_system_map_names_what_is_exported() -> None:
+    text = "ffffffff81000000 T _stext\nffffffff82000000 r __ksymtab_printk\nffffffff82000010 r __kstrtab_printk\n"
+    assert set(vmlinux.of_system_map(text)) == {"printk"}
+
+
+@needs_packers
+def test_the_tables_and_libraries_of_a_run_file_go_where_the_image_has_them(shelf: Shelf, tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    members = {
+        "libcuda.so.535.261.03": "0755 CUDA_LIB NATIVE / MODULE:gpgpu",
+        "libvdpau_nvidia.so.535.261.03": "0755 VDPAU_LIB NATIVE vdpau MODULE:vdpau",
+        "32/libcuda.so.535.261.03": "0755 CUDA_LIB COMPAT32 / MODULE:gpgpu",
+        "nvidia_drv.so": "0755 XMODULE_SHARED_LIB drivers MODULE:x",
+        "nvidia-smi": "0755 UTILITY_BINARY MODULE:nvsmi",
+        "nvidia_icd.json": "0644 VULKAN_ICD_JSON icd.d MODULE:vulkan",
+        "firmware/gsp_ga10x.bin": "0644 FIRMWARE MODULE:gsp",
+        "supported-gpus/supported-gpus.json": "0644 DOCUMENTATION INHERIT_PATH_DEPTH:0 MODULE:installer",
+    }
+    for name in members:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    chip = '{"devid": "0x2330", "name": "NVIDIA H100", "features": ["kernelopen", "gsp_proprietary_supported"]}'
+    (root / "supported-gpus/supported-gpus.json").write_text(f'{{"chips": [{chip}]}}')
+    (root / "nvidia-installer").touch()
+    lines = [f"{name} {words}" for name, words in members.items()]
+    lines.append("libcuda.so.1 0000 CUDA_SYMLINK NATIVE / libcuda.so.535.261.03 MODULE:gpgpu")
+    (root / ".manifest").write_text("NVIDIA\n535.261.03\n" + "x\n" * 6 + "\n".join(lines) + "\n")
+    run = packing.run_file(root, tmp_path / "NVIDIA-Linux-x86_64-535.261.03.run")
+    driver = samples.run_driver(userspace=(shelf.put(run.read_bytes(), run.name),))
+    (tree,) = trees.of_driver(driver, "userspace")
+    made = trees.lay(tree, tmp_path / "trees", shelf.inputs)
+    with tarfile.open(made) as tar:
+        names = set(tar.getnames())
+        table = tar.extractfile("out/opt/nvidia-driver/gpus")
+        assert table is not None
+        assert table.read() == b"10de:2330 both\n"
+    volume = "out/usr/local/nvidia"
+    assert names == {
+        f"{volume}/lib64/libcuda.so.535.261.03",
+        f"{volume}/lib64/libcuda.so.1",
+        f"{volume}/lib64/vdpau/libvdpau_nvidia.so.535.261.03",
+        f"{volume}/bin/nvidia-smi",
+        f"{volume}/share/vulkan/icd.d/nvidia_icd.json",
+        "out/firmware/nvidia/535.261.03/gsp_ga10x.bin",
+        "out/opt/nvidia-driver/gpus",
+    }
+    assert trees.lay(tree, tmp_path / "trees", shelf.inputs).stat().st_ino == made.stat().st_ino, "made once"
+
+
+def test_a_tree_that_cannot_be_made_leaves_nothing_behind(shelf: Shelf, tmp_path: Path) -> None:
+    own = kernel("rpms", headers=(shelf.put(b"<html>Not found</html>" * 9, "kernel-devel.rpm"),))
+    (tree,) = trees.of_kernel(own)
+    with pytest.raises(IntegrityError, match=r"kernel-devel\.rpm is not an RPM package"):
+        trees.lay(tree, tmp_path / "trees", shelf.inputs)
+    assert not list((tmp_path / "trees").iterdir())
