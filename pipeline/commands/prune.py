@@ -45,7 +45,7 @@ class Prune(Plain):
         with space.alone():
             verdicts = _verdicts(space)
             _list(verdicts, as_json=params["json"])
-            deleter = _Deleter(space)
+            deleter = Deleter(space)
             refused = [verdict for verdict in verdicts if verdict.remove and not deleter.delete(verdict)]
             if len(refused) < sum(verdict.remove for verdict in verdicts):
                 space.ledger.refresh()
@@ -85,7 +85,7 @@ def _list(verdicts: Sequence[Verdict], *, as_json: bool) -> None:
     print(f"{going} of {len(verdicts)} images may go", file=sys.stderr)
 
 
-class _Deleter:
+class Deleter:
     """Deletes through the registry, else through GitHub's packages API."""
 
     def __init__(self, space: Workspace) -> None:
@@ -106,20 +106,20 @@ class _Deleter:
             progress.note("", f"{moved[0]} has moved meanwhile: {verdict.digest[:19]} stays until the next time")
             return True
         try:
-            registry.delete(verdict.digest)
-            if registry.digest(verdict.digest) is None:
-                return True
-            refusal = DeleteRefusedError(f"{registry.host} said that it deletes, and does not", hint="see its own documentation")
-        except DeleteRefusedError as error:
-            refusal = error
-        try:
-            if registry.host != registry_packages.HOST:
-                raise refusal
-            if not registry_packages.token(self._space.environ):
-                raise DeleteRefusedError(refusal.message, hint="set GITHUB_TOKEN: GitHub's packages API deletes there")
-            if verdict.digest in self._versions:
-                self._packages.delete(self._versions[verdict.digest])
+            if registry.host == registry_packages.HOST:
+                self._delete_package(verdict.digest)
+            else:
+                registry.delete(verdict.digest)
+                if registry.digest(verdict.digest) is not None:
+                    raise DeleteRefusedError(f"{registry.host} said that it deletes, and does not", hint="see its documentation")
         except RegistryError as error:
             progress.problem(str(error))
             return False
         return True
+
+    def _delete_package(self, digest: str) -> None:
+        if not registry_packages.token(self._space.environ):
+            what = f"{self._registry.host} deletes through GitHub's packages API alone"
+            raise DeleteRefusedError(what, hint="set GITHUB_TOKEN to one that may delete packages")
+        if digest in self._versions:
+            self._packages.delete(self._versions[digest])

@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import registry_http
 from pipeline.assemble import MANIFEST_TYPE, Store, assemble, tree
+from pipeline.commands import prune
 from pipeline.index import Bytes, Entry, Index, dump
 from pipeline.registry import Registry
+from pipeline.retention import Verdict
 from tests import registry_process, samples
+from tests.github_packages import TOKEN, GitHub
 from tests.registry_process import running_registry
 from tests.small_project import SmallProject
+from tests.told_server import Told
 
 pytestmark = [
     pytest.mark.e2e,
@@ -99,3 +104,24 @@ def test_a_registry_that_does_not_delete_is_named_with_what_to_delete(tmp_path: 
         assert "405" in applied.stderr
         assert "Traceback" not in applied.stderr
         assert Registry(place, environ={}).digest(old) == old
+
+
+def test_on_ghcr_versions_are_deleted_through_the_packages_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry that does not delete stands in for ghcr.io, a server that speaks the packages API for GitHub."""
+    with running_registry(tmp_path / "registry", delete=False) as place:
+        old = fill(f"{place}/acme", tmp_path / "store")["6.1.0-40-cloud-amd64"]
+        monkeypatch.setitem(registry_http._API, "ghcr.io", place)
+        github = GitHub(3)
+        github.versions[99] = old
+        with Told(github) as server:
+            environ = {"GITHUB_API_URL": f"http://{server.place}", "GITHUB_TOKEN": TOKEN}
+            project = SmallProject(tmp_path / "project", samples.a_lock(), registry="ghcr.io/acme", **environ)
+            going = Verdict(old, ("6.1.0-40-cloud-amd64-535.261.03",), remove=True, why="")
+            assert prune.Deleter(project.space()).delete(going)
+            assert 99 not in github.versions
+            assert len(github.versions) == 3
+        without = SmallProject(
+            tmp_path / "other", samples.a_lock(), registry="ghcr.io/acme", GITHUB_TOKEN="", GH_TOKEN=""
+        ).space()
+        assert not prune.Deleter(without).delete(going)
+        assert "set GITHUB_TOKEN" in without.progress.problems[0]

@@ -2,58 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 import pytest
 
 from pipeline.errors import RegistryError, UsageError
 from pipeline.registry_packages import Packages, token
-from tests.told_server import Asleep, Handler, Seen, Told
-
-TOKEN = "ghp_synthetic"
-
-
-def digest(number: int) -> str:
-    return f"sha256:{number:064x}"
-
-
-class GitHub:
-    """An account with one container package of so many versions."""
-
-    def __init__(self, versions: int, *, kind: str = "Organization", fails: int = 0) -> None:
-        self.versions = {number: digest(number) for number in range(versions)}
-        self.kind, self.fails = kind, fails
-
-    def __call__(self, seen: Seen, handler: Handler) -> None:
-        if seen.headers.get("authorization") != f"Bearer {TOKEN}":
-            return self.say(handler, 401, {"message": "Bad credentials"})
-        if self.fails:
-            self.fails -= 1
-            return handler.say(502, b"<html>bad gateway</html>", Content_Type="text/html")
-        base = f"/{'orgs' if self.kind == 'Organization' else 'users'}/acme/packages/container/coreos%2Fdriver/versions"
-        if seen.path == "/users/acme":
-            return self.say(handler, 200, {"login": "acme", "type": self.kind})
-        if seen.method == "GET" and seen.path == base:
-            size, page = int(seen.query["per_page"][0]), int(seen.query["page"][0])
-            rows = [{"id": i, "name": d, "metadata": {"container": {"tags": []}}} for i, d in self.versions.items()]
-            return self.say(handler, 200, rows[size * (page - 1) : size * page])
-        number = int(seen.path.rpartition("/")[2]) if seen.path.startswith(f"{base}/") else -1
-        if seen.method != "DELETE" or number not in self.versions:
-            return self.say(handler, 404, {"message": "Not Found"})
-        if len(self.versions) == 1:
-            return self.say(handler, 400, {"message": "You cannot delete the last tagged version of a package."})
-        del self.versions[number]
-        return handler.say(204)
-
-    @staticmethod
-    def say(handler: Handler, status: int, body: object) -> None:
-        handler.say(status, json.dumps(body).encode(), Content_Type="application/json")
+from tests.github_packages import TOKEN, GitHub, digest
+from tests.told_server import Asleep, Told
 
 
 def packages(server: Told, given: str = TOKEN) -> Packages:
     environ = {"GITHUB_TOKEN": given, "GITHUB_API_URL": f"http://{server.place}"}
-    return Packages("acme/coreos/driver", environ, sleep=Asleep(), timeout=5)
+    return Packages("acme/driver", environ, sleep=Asleep(), timeout=5)
 
 
 @pytest.mark.parametrize("kind", ["Organization", "User"])
@@ -67,6 +28,12 @@ def test_versions_are_listed_page_by_page_and_deleted_by_id(kind: str) -> None:
         assert 7 not in github.versions
         api.delete(7)  # gone already
         assert len(github.versions) == 204
+
+
+def test_a_package_whose_name_has_a_slash_is_one_segment_of_the_address() -> None:
+    with Told(GitHub(2, package="coreos%2Fdriver")) as server:
+        environ = {"GITHUB_TOKEN": TOKEN, "GITHUB_API_URL": f"http://{server.place}"}
+        assert len(Packages("acme/coreos/driver", environ, sleep=Asleep()).versions()) == 2
 
 
 def test_a_full_last_page_is_followed_by_an_empty_one() -> None:
