@@ -53,6 +53,7 @@ def table(entries: Sequence[Entry], *, width: int, now: datetime) -> str:
 
     Only addresses may be longer. Ages are counted up to ``now``.
     """
+    entries = sorted(entries, key=lambda entry: (entry.os, entry.arch))  # stable: the index is in order of kernels
     rows = [_cells(entry, now) for entry in entries]
     widths = [max(len(row[n]) for row in [_COLUMNS, *rows]) for n in range(len(_COLUMNS))]
     lines: list[str] = []

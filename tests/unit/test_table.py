@@ -58,6 +58,13 @@ def test_each_os_has_its_own_heading() -> None:
     assert lines[3] == ""
 
 
+def test_pairs_of_one_architecture_stand_together_in_the_order_of_the_index() -> None:
+    entries = [entry("6.1.0-1", arch=a) for a in ("amd64", "arm64")] + [entry("6.1.0-2", arch=a) for a in ("amd64", "arm64")]
+    lines = table(entries, width=80, now=NOW).splitlines()
+    assert [line for line in lines if line.startswith("debian/")] == ["debian/amd64", "debian/arm64"]
+    assert [line.split()[0] for line in lines if line.startswith("  6.1")] == ["6.1.0-1", "6.1.0-2"] * 2
+
+
 def test_a_failure_says_that_it_is_not_tried_again_and_how_to() -> None:
     assert why(entry(outcome="failed", reason="nv.c:3: error: no")) == [
         "nv.c:3: error: no",
