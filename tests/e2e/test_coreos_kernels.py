@@ -52,6 +52,7 @@ kinds = ["open"]
 streams = ["stable"]
 arches = ["amd64"]
 keep = 1
+images = false
 keys = [{{fingerprint = "{key}", source = "{fedora}"}}]
 
 [flatcar]

@@ -78,7 +78,7 @@ class Vendors:
 
 @contextlib.contextmanager
 def vendors(work: Path, inputs: Inputs, pinned: Driver, recorded: Path, key: Key) -> Iterator[Vendors]:
-    """Everything, built once: three names of one kernel, two of them packed as their vendors do, and one driver."""
+    """Everything, built once: two names of one kernel, each packed as its vendor does, and one driver."""
     builds = {build.release: build for build in kernels(work, inputs)}
     www = work / "www"
     handler = functools.partial(_Quiet, directory=str(www))
@@ -107,7 +107,7 @@ def vendors(work: Path, inputs: Inputs, pinned: Driver, recorded: Path, key: Key
 
 def kernels(work: Path, inputs: Inputs) -> list[kernel.KernelBuild]:
     """The kernel under each of its names; compiled, or as an earlier run left them in ``$DRIVER_STANDINS``."""
-    names = ("-flatcar", "-200.fc44.x86_64", "")
+    names = ("-flatcar", "-200.fc44.x86_64")
     kept = os.environ.get(KEPT)
     out = Path(kept) if kept else work / "kernels"
     if not all((out / (kernel.VERSION + name) / "devel/Module.symvers").exists() for name in names):
