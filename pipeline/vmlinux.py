@@ -22,6 +22,7 @@ from .errors import IntegrityError, PairFailed
 from .unpacking import packing, unpacked
 
 _MAX: Final = 1 << 30
+_GPL_ONLY: Final = 1
 _RELATIVE: Final = struct.Struct("<iii")
 """struct kernel_symbol with HAVE_ARCH_PREL32_RELOCATIONS (4.19): offsets of value, name and namespace."""
 _HINT: Final = "pin a kernel image that holds its symbols (a bzImage, or vmlinux), or headers with a Module.symvers"
@@ -37,8 +38,11 @@ def exports(image: Path) -> dict[str, Export]:
         found: dict[str, Export] = {}
         for section in elf.iter_sections():
             if section.name in ("__ksymtab", "__ksymtab_gpl"):
-                for name in _names(elf, section):
-                    found[name] = Export(None, "vmlinux", section.name.endswith("_gpl"))
+                names, gpl = _names(elf, section), section.name.endswith("_gpl")
+                flags = elf.get_section_by_name("__kflagstab")  # newer kernels mark what is GPL-only there, a byte a symbol
+                marks = flags.data() if flags is not None and not gpl else bytes(len(names))
+                for name, mark in zip(names, marks, strict=True):
+                    found[name] = Export(None, "vmlinux", gpl or bool(mark & _GPL_ONLY))
     except (ELFError, ConstructError, struct.error, lzma.LZMAError, IntegrityError, ValueError, IndexError) as error:
         raise PairFailed(f"cannot be proved: the symbols of {image.name} cannot be read ({error}): {_HINT}") from error
     if not found:

@@ -60,13 +60,15 @@ def gather(own: Kernel, shelf: Shelf, tmp_path: Path) -> kernel_files.KernelFile
     return kernel_files.gather(own, shelf.inputs, scratch)
 
 
-def vmlinux_with(*names: str, gpl: tuple[str, ...] = ()) -> bytes:
+def vmlinux_with(*names: str, gpl: tuple[str, ...] = (), flags: tuple[int, ...] = ()) -> bytes:
     """An ELF file with the tables of exported symbols that a kernel has (include/linux/export.h, PREL32), by gcc."""
     lines = ['.section __ksymtab_strings,"aMS",@progbits,1']
     lines += [f's_{name}: .asciz "{name}"' for name in (*names, *gpl)]
     for section, members in (("__ksymtab", names), ("__ksymtab_gpl", gpl)):
         lines.append(f'.section {section},"a"')
         lines += [f".long 0, s_{name} - ., 0" for name in members]
+    if flags:
+        lines += ['.section __kflagstab,"a"', f".byte {', '.join(map(str, flags))}"]
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "vmlinux"
         command = ["gcc", "-x", "assembler", "-nostdlib", "-static", "-Wl,-e,0", "-o", str(made), "-"]
@@ -137,6 +139,16 @@ def test_a_kernel_without_symvers_is_asked_itself_what_it_exports(shelf: Shelf, 
         "rcu_read_lock": True,
     }
     assert not files.modversions
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed (./doit.sh test installs it)")
+def test_a_newer_kernel_marks_in_a_table_of_flags_what_is_for_gpl_modules_only(tmp_path: Path) -> None:
+    (tmp_path / "vmlinux").write_bytes(vmlinux_with("printk", "rcu_read_lock", flags=(0, 1)))
+    read = vmlinux.exports(tmp_path / "vmlinux")
+    assert {name: export.gpl_only for name, export in read.items()} == {"printk": False, "rcu_read_lock": True}
+    (tmp_path / "torn").write_bytes(vmlinux_with("printk", "rcu_read_lock", flags=(0,)))
+    with pytest.raises(PairFailed, match="cannot be proved: the symbols of torn cannot be read"):
+        vmlinux.exports(tmp_path / "torn")
 
 
 def test_crcs_that_nobody_can_know_cannot_be_proved(shelf: Shelf, tmp_path: Path) -> None:
