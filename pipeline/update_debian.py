@@ -86,29 +86,35 @@ def debian_lock(wanted: Wanted, wishes: Debian, arch: Arch, old: Lock, indices: 
     date = indices.date
     with Solver(indices, arch) as solver:
         base = Base(arch=arch, date=date, packages=_pins(solver.closure(_of(wishes.base, arch))))
-        toolchain = Toolchain(
-            name=f"debian-{wishes.version_id}",
-            os="debian",
-            arch=arch,
-            date=date,
-            packages=_pins(solver.closure(_of(wishes.toolchain, arch))),
-        )
+        name = f"debian-{wishes.version_id}"
+        lists = {name: wishes.toolchain}
+        if wishes.source_toolchain:
+            lists[f"{name}-source"] = (*wishes.toolchain, *wishes.source_toolchain)
+        toolchains = [
+            Toolchain(name=name, os="debian", arch=arch, date=date, packages=_pins(solver.closure(_of(packages, arch))))
+            for name, packages in lists.items()
+        ]
     _valid(base, "the base")
-    _valid(toolchain, f"toolchain {toolchain.name}")
+    for toolchain in toolchains:
+        _valid(toolchain, f"toolchain {toolchain.name}")
     other_bases = [b for b in old.bases if b.arch != arch]
     held_base = next((b for b in old.bases if b.arch == arch), None)
-    same_toolchain = [(t.name, t.arch) == (toolchain.name, arch) for t in old.toolchains]
-    held_toolchain = next((t for t, same in zip(old.toolchains, same_toolchain, strict=True) if same), None)
-    other_toolchains = [t for t, same in zip(old.toolchains, same_toolchain, strict=True) if not same]
+    held_toolchains = {t.name: t for t in old.toolchains if t.arch == arch and t.name in lists}
+    other_toolchains = [t for t in old.toolchains if t.arch != arch or t.name not in lists]
+    drivers = _drivers(wanted, arch, old, indices, problems)
+    given = {driver.version for driver in drivers}
     return msgspec.structs.replace(
         old,
         bases=(*other_bases, _dated(base, held_base)),
-        toolchains=(*other_toolchains, _dated(toolchain, held_toolchain)),
+        toolchains=(*other_toolchains, *(_dated(t, held_toolchains.get(t.name)) for t in toolchains)),
         kernels=(
             *(k for k in old.kernels if (k.os, k.arch) != ("debian", arch)),
             *_kernels(wanted, wishes, arch, old, indices, problems),
         ),
-        drivers=(*(d for d in old.drivers if d.arch != arch), *_drivers(wanted, arch, old, indices, problems)),
+        drivers=(
+            *(d for d in old.drivers if d.arch != arch or (d.source != "debian" and d.version not in given)),
+            *drivers,
+        ),
     )
 
 
@@ -176,7 +182,7 @@ def _kernel(name: str, wanted: Wanted, wishes: Debian, arch: Arch, indices: Indi
 
 
 def _drivers(wanted: Wanted, arch: Arch, old: Lock, indices: Indices, problems: list[str]) -> list[Driver]:
-    before = {d.version: d for d in old.drivers if d.arch == arch}
+    before = {d.version: d for d in old.drivers if (d.arch, d.source) == (arch, "debian")}
     found: list[Driver] = []
     for wish in wanted.drivers:
         held = before.get(wish.exact)

@@ -57,7 +57,9 @@ PackageWish = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.+-]{0,127}( \[(amd6
 class Debian(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Debian's archive as a source of kernels, drivers, toolchain and base.
 
-    Of what a pattern in ``kernels`` takes, only the newest ``keep`` of each series and flavour are wanted; all for 0.
+    ``source_toolchain`` is what kernel.org's source needs more than ``toolchain``: flex, bison, libssl-dev. It gives a
+    toolchain ``debian-<n>-source``, for kernels whose headers are their source. Of what a pattern in ``kernels`` takes,
+    only the newest ``keep`` of each series and flavour are wanted; all for 0.
     """
 
     version_id: Name
@@ -67,6 +69,7 @@ class Debian(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     kernels: tuple[Pattern, ...] = ()
     keep: Annotated[int, Meta(ge=0, le=1000)] = 0
     toolchain: Annotated[tuple[PackageWish, ...], Meta(min_length=1)]
+    source_toolchain: tuple[PackageWish, ...] = ()
     base: Annotated[tuple[PackageWish, ...], Meta(min_length=1)]
 
 

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pipeline import lock
@@ -15,7 +16,9 @@ from pipeline.errors import UsageError
 from pipeline.fetch import Fetcher
 from pipeline.pinned import Driver, Kernel, Lock
 from pipeline.update import Result, update
+from pipeline.update_debian import debian_lock, read_debian
 from pipeline.wanted import Wanted
+from tests import samples
 from tests.samples import changed, wishes
 from tests.signed_archive import Key, Served, SignedArchive
 
@@ -65,9 +68,12 @@ kernels = ["{K56}"]
 {self.extra}"""
         )
 
+    @property
+    def archives(self) -> Archives:
+        return Archives(self.wanted, {"DRIVER_ARCHIVES": self.told}, self.apt_root)
+
     def update(self, old: Lock | None = None) -> Result:
-        archives = Archives(self.wanted, {"DRIVER_ARCHIVES": self.told}, self.apt_root)
-        return update(self.wanted, old or lock.empty(), self.fetcher, archives)
+        return update(self.wanted, old or lock.empty(), self.fetcher, self.archives)
 
     def first(self) -> Lock:
         """The lock of an undisturbed first run, as it is read back from its file."""
@@ -153,6 +159,30 @@ def test_base_and_toolchain_are_closures_with_the_newest_of_all_suites(world: Wo
         "libc6 2.36-9+deb12u14",
     ]
     assert [f.name for f in held.toolchain(held.kernels[0]).packages] == ["binutils", "gcc-12", "libc6"]
+
+
+def test_what_a_kernels_source_needs_more_makes_a_toolchain_of_its_own(world: World) -> None:
+    held = world.first()
+    assert world.wanted.debian is not None
+    wanted = msgspec.structs.replace(world.wanted.debian, source_toolchain=("kmod",))
+    indices = read_debian(wanted, "amd64", world.fetcher, world.archives)
+    made = debian_lock(world.wanted, wanted, "amd64", held, indices, [])
+    assert {t.name: [f.name for f in t.packages] for t in made.toolchains} == {
+        "debian-12": ["binutils", "gcc-12", "libc6"],
+        "debian-12-source": ["binutils", "gcc-12", "kmod", "libc6"],
+    }
+    assert made.toolchain(made.kernels[0]) == held.toolchain(held.kernels[0]), "the other one stays as it was"
+
+
+def test_a_driver_out_of_nvidias_file_stays_though_debian_does_not_have_it(world: World) -> None:
+    held = world.first()
+    run = samples.run_driver("580.178.04")
+    before = msgspec.structs.replace(held, drivers=(*held.drivers, run))
+    assert world.wanted.debian is not None
+    indices = read_debian(world.wanted.debian, "amd64", world.fetcher, world.archives)
+    made = debian_lock(world.wanted, world.wanted.debian, "amd64", before, indices, [])
+    assert run in made.drivers
+    assert {d.version for d in made.drivers} == {"535.261.03", "535.309.01", "580.178.04"}
 
 
 def test_a_second_update_changes_no_byte_even_when_the_archive_was_signed_anew(world: World) -> None:
