@@ -8,6 +8,7 @@ file is not right; that becomes the reason. A vendor's key is taken from ``means
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
@@ -23,6 +24,7 @@ from .upstream.records import Release
 from .versions import DriverVersion
 
 T = TypeVar("T")
+_MIRROR: Final = re.compile(r" \(mirror [^()]*\)")
 Pin = Callable[[Release, Means], Kernel | Unpinned]
 DriverPin = Callable[[Chosen, Arch, Means], Driver | Unpinned]
 _NOBODY_SAID: Final[Mapping[str, str]] = {
@@ -82,8 +84,11 @@ def driver(chosen: Chosen, arch: Arch, means: Means) -> Driver | Unpinned:
 
 
 def tried(pin: Callable[[], T | Unpinned]) -> T | Unpinned:
-    """What ``pin`` gives; a server or file that is not right is a reason, not the end of the run."""
+    """What ``pin`` gives; a server or file that is not right is a reason, not the end of the run.
+
+    The reason goes into the lock, which is committed: it names the vendor's address, never this network's mirror of it.
+    """
     try:
         return pin()
     except (NetworkError, UpstreamDataError, IntegrityError, PairFailed) as error:
-        return Unpinned(error.message)
+        return Unpinned(_MIRROR.sub("", error.message))

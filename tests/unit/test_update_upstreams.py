@@ -548,7 +548,9 @@ def test_a_pin_function_whose_server_fails_leaves_the_entry_pending_with_that_re
 
     monkeypatch.setitem(pin.PINS, "flatcar", failing)
     held = world.first()
-    assert "404 Not Found" in pending(held, "flatcar")["6.12.102-flatcar"].reason
+    reason = pending(held, "flatcar")["6.12.102-flatcar"].reason
+    assert "https://stable.release.flatcar-linux.net/4593.2.5: 404 Not Found" in reason
+    assert world.server.base.encode() not in lock.dump(held)
 
 
 def test_a_driver_that_is_pinned_leaves_the_pending_ones(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
