@@ -172,7 +172,7 @@ def test_the_index_in_the_registry_is_the_one_on_disk_and_has_a_line_for_hosts(w
         assert f"{row['driver']} {row['outcome']} {row['digest'] or '-'} {row['reason'] or ''}".rstrip() in lines
 
 
-def test_a_second_run_compiles_nothing_touches_no_engine_and_asks_the_registry_twice(whole: Whole) -> None:
+def test_a_second_run_compiles_nothing_touches_no_engine_and_hardly_asks_the_registry(whole: Whole) -> None:
     before, index = whole.registry.requests(), whole.checkout.index()
     ran = whole.checkout.doit("--json", DOCKER_HOST=NO_ENGINE).ended(0)
     requests = whole.registry.requests() - before
