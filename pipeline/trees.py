@@ -21,7 +21,6 @@ from .errors import IntegrityError, PairFailed
 from .inputs import Inputs
 from .pinned import Driver, File, Kernel
 from .unpacking import MAX_UNPACKED, Entry, from_tar, renamed, to_tar, unpacked
-from .upstream import nvidia_gpus
 
 LAYOUT: Final = 1
 """Raise it where the same pinned files give another tree."""
@@ -182,6 +181,8 @@ def _userspace(path: Path, limit: int) -> Iterator[Entry]:
             yield Entry(name, mode & 0o755, "file", entry.size, data=entry.data)
         elif entry.kind == "file" and posixpath.basename(entry.name) == "supported-gpus.json":
             assert entry.data is not None
+            from .upstream import nvidia_gpus  # a run that builds nothing does not pay for it
+
             table = nvidia_gpus.kind_table(nvidia_gpus.parse(entry.data.read(_MAX_TABLE), f"{path.name}: {entry.name}").chips)
             yield Entry(KIND_TABLE, 0o644, "file", len(table), data=io.BytesIO(table))
     if not taken or files.keys().isdisjoint(places):
