@@ -75,8 +75,11 @@ def present(space: Workspace) -> Index:
     """The index as the registry's tags have it now; the last one known where it does not answer, which is said."""
     local = ledger.local_index(space.root)
     space.registry_attempts = 2  # who waits for an answer has one at hand: what was known last
+    book = space.ledger
     try:
-        return space.ledger.index(space.plan, local)
+        if book.knows(space.plan) and book.is_published(ledger.local_document(space.root)):
+            return local
+        return book.index(space.plan, local)
     except RegistryError as error:
         print(f"doit: {error}; showing what was known last", file=sys.stderr)
         return ledger.cached(space.plan, local)

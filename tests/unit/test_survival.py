@@ -107,6 +107,17 @@ def test_without_doits_database_and_without_any_local_state_nothing_is_built_aga
     assert f"{COUNT} pairs: {COUNT} built" in err
 
 
+def test_status_after_a_run_is_the_index_that_the_run_published(project: SmallProject) -> None:
+    assert finish(start(project))[0] == 0
+    document = (project.root / "build/index.json").read_bytes()
+    assert json.loads(project.doit("status", "--json").stdout) == json.loads(document)
+    (project.root / "build/index.json").write_bytes(document.replace(b'"built"', b'"failed"'))
+    told = json.loads(project.doit("status", "--json").stdout)
+    assert [entry["outcome"] for entry in told["pairs"]] == ["built"] * COUNT, (
+        "a file that is not what was published is not believed"
+    )
+
+
 def test_pairs_are_built_several_at_once_each_once_with_a_log_each_and_lines_that_stay_whole(project: SmallProject) -> None:
     status, out, err = finish(start(project, "-n", "3", seconds=1.0))
     assert (status, out) == (0, "")
