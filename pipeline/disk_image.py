@@ -18,7 +18,8 @@ from typing import IO, Final
 
 from .errors import DiskError, IntegrityError
 from .ext4 import SUPERBLOCK_AT, Ext4
-from .unpacking import DAMAGE, HINT, MAX_UNPACKED, Entry, unpacked
+from .limits import MAX_UNPACKED
+from .unpacking import DAMAGE, HINT, Entry, unpacked
 
 _SECTOR: Final = 512
 _BLOCK: Final = 1 << 20

@@ -16,8 +16,8 @@ from pathlib import Path
 from .errors import BadFileError, DiskError, NetworkError, NotFoundError
 from .fetch import Fetcher
 from .httpcache import DISK_HINT
+from .limits import MAX_UNPACKED
 from .pinned import File
-from .unpacking import MAX_UNPACKED
 
 _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
 """Another device, a file system without hard links, too many of them: a copy does as well."""

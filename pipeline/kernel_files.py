@@ -16,6 +16,7 @@ from .elf import Export
 from .errors import PairFailed
 from .inputs import Inputs
 from .pinned import Kernel
+from .tree import of_kernel
 
 _WITHOUT_SYMVERS: Final = "MODVERSIONS is on in its config and there is no Module.symvers"
 _HELP: Final = "headers with a Module.symvers would help: the vendor's headers package, or the kernel's own build directory"
@@ -69,7 +70,7 @@ def _headers(kernel: Kernel, inputs: Inputs, scratch: Path) -> Path:
         for file in kernel.headers:
             debs.unpack(inputs.path(file), headers, _symvers_or_config)
         return headers
-    for tree in trees.of_kernel(kernel):
+    for tree in of_kernel(kernel):
         path = trees.lay(tree, scratch.parent / trees.CACHE.name, inputs, inputs.max_unpacked)
         with path.open("rb") as tar:
             found = unpacking.from_tar(tar, tree.name)

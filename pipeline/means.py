@@ -6,8 +6,8 @@ from msgspec import Struct
 
 from .artefacts import Take
 from .gpg import Keys, dearmour
+from .limits import MAX_UNPACKED
 from .pinned import Lock
-from .unpacking import MAX_UNPACKED
 from .upstream.policy import VendorKey
 from .upstream.records import Get
 

@@ -21,7 +21,7 @@ from .errors import BadFileError
 from .pinned import Base, Driver, File, Form, Kernel, Kind, Lock, Toolchain
 from .rendered import LocalFile, Rendered
 from .skeleton import Hole, Looked, Skeleton, StandIn
-from .trees import LAYOUT, Tree, of_driver, of_kernel
+from .tree import LAYOUT, Tree, of_driver, of_kernel
 from .versions import DriverVersion
 from .wanted import Wanted
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from .pinned import File
-from .trees import Tree
+from .tree import Tree
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from typing import IO, Final, cast
 
 from . import gpg
 from .errors import IntegrityError
-from .unpacking import HINT, MAX_UNPACKED, Entry, Window, damaged, exactly, inside, relative, unpacked
+from .limits import MAX_UNPACKED
+from .unpacking import HINT, Entry, Window, damaged, exactly, inside, relative, unpacked
 
 _LEAD: Final = b"\xed\xab\xee\xdb"
 _HEADER: Final = b"\x8e\xad\xe8\x01"

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import IO, Final, cast
 
 from .errors import IntegrityError
-from .unpacking import HINT, MAX_UNPACKED, Entry, Window, damaged, from_tar, packing, unpacked
+from .limits import MAX_UNPACKED
+from .unpacking import HINT, Entry, Window, damaged, from_tar, packing, unpacked
 
 _SCRIPT: Final = 1 << 20
 """Bytes in which the script must end; makeself's is 20 kB, NVIDIA's 15 kB."""

@@ -7,44 +7,24 @@ in the Dockerfile's text, so a change here makes new recipes).
 
 from __future__ import annotations
 
-import hashlib
 import io
 import posixpath
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final, Literal, cast
+from typing import IO, Final, cast
 
 from . import disk_image, rpms, runfile
 from .errors import IntegrityError, PairFailed
 from .inputs import Inputs
-from .pinned import Driver, File, Kernel
-from .unpacking import MAX_UNPACKED, Entry, from_tar, renamed, to_tar, unpacked
+from .limits import MAX_UNPACKED
+from .tree import Make, Tree
+from .unpacking import Entry, from_tar, renamed, to_tar, unpacked
 
-LAYOUT: Final = 1
-"""Raise it where the same pinned files give another tree."""
-Make = Literal["rpms", "developer-container", "source", "run", "run-userspace"]
 CACHE: Final = Path("build/trees")
 KIND_TABLE: Final = "out/opt/nvidia-driver/gpus"
 """Which kind of module drives which GPU, a line a PCI id, for a shell (upstream/nvidia_gpus.py)."""
 _MAX_TABLE: Final = 16 << 20
-
-
-@dataclass(frozen=True)
-class Tree:
-    """``name``: the tar's name in the context; ``kernel``: the release whose directories are taken, "" for a driver."""
-
-    name: str
-    make: Make
-    files: tuple[File, ...]
-    kernel: str = ""
-
-    @property
-    def key(self) -> str:
-        """What decides the tar."""
-        words = (str(LAYOUT), self.make, self.kernel, *(file.sha256 for file in self.files))
-        return hashlib.sha256(" ".join(words).encode()).hexdigest()
 
 
 def lay(tree: Tree, cache: Path, inputs: Inputs, limit: int = MAX_UNPACKED) -> Path:
@@ -56,20 +36,6 @@ def lay(tree: Tree, cache: Path, inputs: Inputs, limit: int = MAX_UNPACKED) -> P
             paths = [inputs.lay(file, Path(directory)) for file in tree.files]  # under their own names, for what is said
             to_tar(entries(tree.make, paths, tree.kernel, cache, limit), place)
     return place
-
-
-def of_kernel(kernel: Kernel) -> tuple[Tree, ...]:
-    """The trees of a kernel's headers; none for Debian's, whose packages dpkg unpacks in the build."""
-    if kernel.form == "debs":
-        return ()
-    return (Tree("headers.tar", kernel.form, kernel.headers, kernel.kernel),)
-
-
-def of_driver(driver: Driver, part: Literal["modules", "userspace"]) -> tuple[Tree, ...]:
-    """The tree of a run file's module sources, or of its userspace; none for Debian's packages."""
-    if driver.source == "debian":
-        return ()
-    return (Tree(f"{part}.tar", "run" if part == "modules" else "run-userspace", driver.userspace[:1]),)
 
 
 def entries(make: Make, paths: Sequence[Path], kernel: str, scratch: Path, limit: int) -> Iterator[Entry]:

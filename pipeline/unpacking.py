@@ -26,10 +26,9 @@ from typing import IO, Final, Literal, cast
 import zstandard
 
 from .errors import DiskError, IntegrityError
+from .limits import MAX_UNPACKED
 
 HINT: Final = "it is damaged or made to be: nothing of it is kept; fetch it again"
-MAX_UNPACKED: Final = 12 << 30
-"""Bytes one archive may unpack to. A Flatcar developer container has 6 GiB, a driver's run file 1 GiB."""
 DAMAGE: Final = (tarfile.TarError, lzma.LZMAError, zstandard.ZstdError, zlib.error, EOFError, struct.error)
 """What decoders raise for bytes that are not what they should be (bz2 raises OSError and ValueError)."""
 _BLOCK: Final = 1 << 20

@@ -16,8 +16,8 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from .errors import BadFileError, PipelineError, UsageError
+from .limits import MAX_UNPACKED
 from .pinned import Arch, Driver, Kernel, Kind, Name, Os, Url
-from .unpacking import MAX_UNPACKED
 from .versions import DriverVersion, VersionRange, within
 
 WANTED_FILE: Final = Path("versions.toml")

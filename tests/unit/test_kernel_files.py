@@ -17,6 +17,7 @@ from pipeline.errors import IntegrityError, PairFailed
 from pipeline.fetch import Fetcher
 from pipeline.inputs import Inputs
 from pipeline.pinned import File, Kernel
+from pipeline.tree import of_driver, of_kernel
 from tests import samples
 from tests.standins import packing
 
@@ -199,7 +200,7 @@ def test_the_tables_and_libraries_of_a_run_file_go_where_the_image_has_them(shel
     (root / ".manifest").write_text("NVIDIA\n535.261.03\n" + "x\n" * 6 + "\n".join(lines) + "\n")
     run = packing.run_file(root, tmp_path / "NVIDIA-Linux-x86_64-535.261.03.run")
     driver = samples.run_driver(userspace=(shelf.put(run.read_bytes(), run.name),))
-    (tree,) = trees.of_driver(driver, "userspace")
+    (tree,) = of_driver(driver, "userspace")
     made = trees.lay(tree, tmp_path / "trees", shelf.inputs)
     with tarfile.open(made) as tar:
         names = set(tar.getnames())
@@ -221,7 +222,7 @@ def test_the_tables_and_libraries_of_a_run_file_go_where_the_image_has_them(shel
 
 def test_a_tree_that_cannot_be_made_leaves_nothing_behind(shelf: Shelf, tmp_path: Path) -> None:
     own = kernel("rpms", headers=(shelf.put(b"<html>Not found</html>" * 9, "kernel-devel.rpm"),))
-    (tree,) = trees.of_kernel(own)
+    (tree,) = of_kernel(own)
     with pytest.raises(IntegrityError, match=r"kernel-devel\.rpm is not an RPM package"):
         trees.lay(tree, tmp_path / "trees", shelf.inputs)
     assert not list((tmp_path / "trees").iterdir())
