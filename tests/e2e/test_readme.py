@@ -1,0 +1,238 @@
+"""Every command of the README, run as it stands there, in its order; and its sample output against a real run.
+
+The commands run in a checkout whose wishes and lock hold one pair of those that the other tests built, so nothing is
+compiled here: ``localhost:5000`` is a registry to which that image was copied, ``ghcr.io`` one that asks for a password.
+``./doit.sh`` and ``./doit.sh test`` alone are not run from here: the one is what ``full`` and ``whole`` do on a machine
+that test_machine.py has doit.sh make ready, the other is what runs this test (test_documents.py holds .ci/run to it).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pipeline.pinned import Lock
+from tests.checkout import DRIVER, OTHER, Checkout, Ran, Whole
+from tests.documents import README, blocks, commands
+from tests.registry_process import running_registry
+
+pytestmark = [pytest.mark.e2e, pytest.mark.budget("thread")]
+
+BY_DOIT_SH = {"./doit.sh", "./doit.sh test"}
+PAIR = f"{OTHER}-{DRIVER}"
+ID = f"debian/amd64:{PAIR}"
+TOKEN = "a-token-of-the-tests"
+NO_ARCHIVE = {"DRIVER_ARCHIVES": "debian=http://127.0.0.1:9/debian debian-security=http://127.0.0.1:9/debian-security"}
+"""Nothing but ``doit update`` reads an archive once the pinned files are in the cache."""
+
+# What each command shows a person who runs it: a pattern of its stdout and stderr together.
+SHOWS = {
+    "doit status": rf"(?s)debian/amd64.*{OTHER} +{DRIVER} +both +built.*1 pair.*1 built",
+    "doit status --json": r'"schema":1,.*"source":"registry"(?s:.*)"outcome":"built"',
+    "doit page": r"build/page\.html",
+    "doit 'image:*6.1.0-50*'": r"1 pairs: 1 built",
+    "doit --json 'image:*6.1.0-50*'": r'(?m)^\{"event": "end", .*"built": 1',
+    "doit list --all": rf"image:{ID} +render, build, prove, push",
+    f"docker pull localhost:5000/driver:{PAIR}": r"Digest: sha256:[0-9a-f]{64}",
+    f"podman pull --tls-verify=false localhost:5000/driver:{PAIR}": r"(?m)^[0-9a-f]{64}$",
+    f"skopeo inspect --tls-verify=false docker://localhost:5000/driver:{PAIR}": rf'"io.coreos-nvidia.kernel": "{OTHER}"',
+    "docker create --name driver-index localhost:5000/driver:index none": r"(?m)^[0-9a-f]{64}$",
+    f"docker cp driver-index:/kernel/amd64/{OTHER} driver-index.txt": "",
+    "docker rm driver-index": "driver-index",
+    "cat driver-index.txt": rf"^{DRIVER} built sha256:[0-9a-f]{{64}}$",
+    "doit host --registry ghcr.io/acme --driver 535": r"build/host/flatcar-docker: config\.ign for a new host",
+    "$EDITOR versions.toml": r"\[\[driver\]\]",
+    "doit update --dry-run": r"1 kernels and 1 drivers are pinned",
+    "doit update": r"1 kernels and 1 drivers are pinned",
+    "doit": r"1 pairs: 1 built",
+    "docker login --username acme --password-stdin ghcr.io < token": "Login Succeeded",
+    "DRIVER_REGISTRY=ghcr.io/acme doit": rf"(?s){ID}: proved open and proprietary on the booted kernel.*1 pairs: 1 built",
+    "doit matrix": r'^\{"include": *\[\], *"count": *0',
+    "doit prune": r"0 of \d+ images may go",
+    "doit render": r"4 Dockerfiles below build/docker",
+    "doit fetch 'image:*6.1.0-50*' > by-hand.sh": "",
+    "sh by-hand.sh": r"Successfully tagged driver-image:[0-9a-f]{16}",
+}
+
+
+@dataclass
+class Desk:
+    """Where somebody follows the README: a checkout, and what its names stand for here."""
+
+    checkout: Checkout
+    names: dict[str, str]
+    environ: dict[str, str]
+
+    def run(self, command: str) -> str:
+        """What ``command`` says; fails where it fails."""
+        environ = self.environ if "update" in command else self.environ | NO_ARCHIVE
+        for name, place in self.names.items():
+            command = command.replace(name, place)
+        done = subprocess.run(
+            ["bash", "-euc", command],
+            check=False,
+            cwd=self.checkout.root,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}"
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def desk(whole: Whole, scratch: Path) -> Iterator[Desk]:
+    checkout = Checkout(scratch / "readme", **{k: whole.checkout.environ[k] for k in ("DOCKER_HOST", "DRIVER_CACHE")})
+    for name in ("versions.toml", "versions.lock"):
+        shutil.copyfile(whole.checkout.root / name, checkout.root / name)
+    checkout.relock(only_the_pair)
+    checkout.edit("versions.toml", lambda text: re.sub(r"(?m)^kernels = .*$", f'kernels = ["{OTHER}"]', text))
+    checkout.edit("versions.toml", without_vendors_and_other_drivers)
+    shutil.copytree(whole.checkout.root / "build/layers", checkout.root / "build/layers", copy_function=os.link)
+    (checkout.root / "token").write_text(TOKEN)
+    storage = scratch / "readme.storage"
+    storage.mkdir()
+    (storage / "config.json").write_text("{}\n")  # podman wants it where DOCKER_CONFIG names the folder
+    driver = subprocess.run(
+        ["docker", "info", "--format", "{{.Driver}}"], check=True, env=checkout.environ, capture_output=True, text=True
+    ).stdout.strip()
+    (storage / "storage.conf").write_text(
+        f'[storage]\ndriver = "{"overlay" if driver == "overlay2" else "vfs"}"\n'
+        f'graphroot = "{storage}/root"\nrunroot = "{storage}/run"\n'
+    )
+    entry = subprocess.run(
+        ["htpasswd", "-Bbn", "-C", "4", "acme", TOKEN], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    with (
+        running_registry(scratch / "ghcr", htpasswd=f"{entry}\n") as ghcr,
+        running_registry(scratch / "readme.registry") as address,
+    ):
+        local = address.replace("127.0.0.1", "localhost")
+        environ = checkout.environ | {
+            "DRIVER_REGISTRY": local,
+            "PATH": f"{Path(sys.executable).parent}:{checkout.environ['PATH']}",
+            "EDITOR": "cat",
+            "DOCKER_CONFIG": str(storage),
+            "CONTAINERS_STORAGE_CONF": str(storage / "storage.conf"),
+        }
+        desk = Desk(checkout, {"localhost:5000": local, "ghcr.io": ghcr}, environ)
+        pair = checkout.pair(OTHER, DRIVER)
+        for tag in (pair.recipe_tag, *shared_tags(whole)):
+            source, target = (f"docker://{place}/driver:{tag}" for place in (whole.registry.address, local))
+            desk.run(f"skopeo copy --preserve-digests --src-tls-verify=false --dest-tls-verify=false {source} {target}")
+        assert "(was there)" in desk.run("doit"), "stands for ./doit.sh"
+        yield desk
+        for image in (f"localhost:5000/driver:{PAIR}", "localhost:5000/driver:index"):
+            desk.run(f"docker image rm --force {image}")
+        desk.run("podman --cgroup-manager cgroupfs system reset --force")
+
+
+def only_the_pair(lock: Lock) -> Lock:
+    kernels = tuple(msgspec.structs.replace(k, drivers=(DRIVER,)) for k in lock.kernels if k.kernel == OTHER)
+    drivers = tuple(d for d in lock.drivers if d.version == DRIVER)
+    return msgspec.structs.replace(lock, kernels=kernels, drivers=drivers, pending=(), pending_drivers=())
+
+
+def without_vendors_and_other_drivers(text: str) -> str:
+    """Of the sources only Debian's archive, which a machine that builds reaches; vendors' feeds have tests of their own."""
+    head, *tables = re.split(r"(?m)^(?=\[)", text)
+    kept = [t for t in tables if re.match(rf'\[(build|debian|settings)\]|\[\[driver\]\]\nexact = "{DRIVER}"', t)]
+    assert len(kept) >= 3
+    return head + "".join(kept)
+
+
+def shared_tags(whole: Whole) -> list[str]:
+    """Names of the layers below every image: base and userspace."""
+    tags = whole.checkout.space().registry.tags()
+    return [tag for tag in tags if tag.startswith(("base-", f"userspace-{DRIVER}-"))]
+
+
+def test_every_command_that_the_readme_has_is_known_here_and_no_other() -> None:
+    assert set(commands(README)) == BY_DOIT_SH | set(SHOWS)
+
+
+@pytest.mark.parametrize("command", [line for line in commands(README) if line not in BY_DOIT_SH])
+def test_a_command_of_the_readme_does_what_it_is_there_for(desk: Desk, command: str) -> None:
+    lock = (desk.checkout.root / "versions.lock").read_bytes()
+    try:
+        said = desk.run(command)
+    finally:
+        # What the archive pins today must not be built here instead of the pair that the other tests built.
+        (desk.checkout.root / "versions.lock").write_bytes(lock)
+    assert re.search(SHOWS[command], said), said[-3000:]
+
+
+def test_what_was_built_by_hand_has_the_files_and_the_configuration_of_the_pushed_image(desk: Desk, tmp_path: Path) -> None:
+    by_hand = (desk.checkout.root / "by-hand.sh").read_text().splitlines()
+    assert [line.split()[5].partition(":")[0] for line in by_hand] == [
+        "driver-toolchain",
+        "driver-base",
+        "driver-userspace",
+        "driver-image",
+    ]
+    own, pushed = by_hand[-1].split()[5], f"localhost:5000/driver:{PAIR}"
+    desk.run(f"docker pull --quiet {pushed}")
+    assert files(desk, own, tmp_path) == files(desk, pushed, tmp_path)
+    configs = [json.loads(desk.run(f"docker image inspect {name}"))[0]["Config"] for name in (own, pushed)]
+    for key in ("Entrypoint", "Cmd", "Env"):
+        assert configs[0][key] == configs[1][key]
+    assert configs[0]["Labels"].items() <= configs[1]["Labels"].items()
+
+
+def files(desk: Desk, image: str, scratch: Path) -> dict[str, tuple[object, ...]]:
+    """Everything in an image by its path: type, mode, owner, link, sha256."""
+    archive = scratch / "image.tar"
+    container = desk.run(f"docker create {image}").strip()
+    try:
+        desk.run(f"docker export --output {archive} {container}")
+    finally:
+        desk.run(f"docker rm {container}")
+    found: dict[str, tuple[object, ...]] = {}
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            data = tar.extractfile(member) if member.isreg() else None
+            digest = sha256(data.read()).hexdigest() if data else ""
+            found[member.name] = (member.type, oct(member.mode), member.uid, member.gid, member.linkname, digest)
+    assert f"opt/lib/modules/{OTHER}/nvidia.ko" in found
+    archive.unlink()
+    return found
+
+
+def shape(text: str) -> str:
+    """``text`` with digests, numbers, versions and kinds of modules made equal."""
+    text = re.sub(r"\b[0-9a-f]{12,64}\b", "<digest>", text)
+    text = re.sub(r"\b(open and proprietary|open|proprietary)\b", "<kind>", text)
+    return re.sub(r"\d+(\.\d+)*", "<n>", text)
+
+
+def test_the_sample_output_of_the_first_command_is_what_it_prints(full: Ran) -> None:
+    sample = next(text for text in blocks(README, "text") if "compiled open modules" in text).splitlines()
+    real = set()
+    for event in full.events:
+        seconds = f" in {event['seconds']} s" if event["event"] == "step" else ""
+        pair = f"{event['pair']}: " if "pair" in event else ""
+        real.add(shape(f"{pair}{event['text']}{seconds}"))
+    machine = "\n".join(path.read_text() for path in (README.parent / "machine").glob("*.sh"))
+    for line in sample:
+        if line == "…":
+            continue
+        if line.startswith("doit.sh: "):
+            assert line.removeprefix("doit.sh: ").partition(" at ")[0] in machine, line
+        else:
+            stamp, _, said = line.partition("] ")
+            assert re.fullmatch(r"\[ *\d+\.\d s", stamp), line
+            assert shape(said) in real, f"{line}\n{sorted(real)}"
