@@ -20,7 +20,8 @@ from pipeline.elf import read_module
 from pipeline.errors import PairFailed
 from pipeline.pinned import Kernel
 from pipeline.upstream.fedora_kernel import kernel_rpm_urls
-from tests.checkout import Checkout, Place, Ran
+from tests.checkout import Checkout, Ran
+from tests.registry_process import running_registry
 from tests.signed_archive import Key
 from tests.standins import packing
 from tests.standins.vendors import (
@@ -126,19 +127,25 @@ def standin_toolchain(checkout: Checkout, registry: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def world(scratch: Path, environ: dict[str, str], registry: Place, shared: Path) -> Iterator[World]:
-    checkout = Checkout(scratch / "coreos", DRIVER_REGISTRY=registry.address, **environ)
+def world(scratch: Path, environ: dict[str, str], shared: Path) -> Iterator[World]:
+    # A registry of its own: what the other tests' index says is theirs.
+    with running_registry(scratch / "coreos.registry") as address:
+        yield from made_world(scratch, environ, address.replace("127.0.0.1", "localhost"), shared)
+
+
+def made_world(scratch: Path, environ: dict[str, str], registry: str, shared: Path) -> Iterator[World]:
+    checkout = Checkout(scratch / "coreos", DRIVER_REGISTRY=registry, **environ)
     space = checkout.space()
     pinned = space.lock.driver(DRIVER, "amd64")
     work = scratch / "vendors"
     work.mkdir()
     with Key() as key, vendors(work, space.inputs, pinned, shared / "upstream", key) as made:
-        digest = standin_toolchain(checkout, registry.address)
+        digest = standin_toolchain(checkout, registry)
         wishes = WISHES.format(key=made.fingerprint, fedora=FEDORA_KEY, flatcar=FLATCAR_KEY, digest=digest)
         (checkout.root / "versions.toml").write_text(wishes)
         kept = msgspec.structs.replace(space.lock, drivers=(), kernels=(), pending=(), pending_drivers=())
         (checkout.root / "versions.lock").write_bytes(lock.dump(kept))
-        checkout.environ["DRIVER_MIRRORS"] = str(made.mirrors(work / "mirrors.toml", registry.address))
+        checkout.environ["DRIVER_MIRRORS"] = str(made.mirrors(work / "mirrors.toml", registry))
         update = checkout.doit("update")
         yield World(checkout, made, update, checkout.doit("--json"))
 
