@@ -99,7 +99,7 @@ def _devel(tree: Path, place: Path) -> None:
     wanted += ["tools/objtool/objtool", "arch/x86/kernel/asm-offsets.s", "kernel/Makefile", "arch/x86/entry/vdso/Makefile"]
     names = [name for name in wanted if (tree / name).exists()]
     place.mkdir()
-    words = ["tar", "-C", tree, "-c", "--exclude=*.o", "--exclude=*.cmd", "--exclude=*.a", *names]
+    words: list[str | Path] = ["tar", "-C", tree, "-c", "--exclude=*.o", "--exclude=*.cmd", "--exclude=*.a", *names]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as packed:
         subprocess.run(["tar", "-C", place, "-x"], stdin=packed.stdout, check=True)
     assert packed.returncode == 0
