@@ -25,6 +25,7 @@ from tests.host_vm import GATEWAY, ROOT, Disk, Vm
 from tests.registry_process import running_registry
 
 pytestmark = [
+    pytest.mark.budget("host"),
     pytest.mark.e2e,
     pytest.mark.skipif(not registry_process.installed(), reason=registry_process.MISSING),
     pytest.mark.skipif(
