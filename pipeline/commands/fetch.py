@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..contexts import lay, root_tar, write
-from ..errors import UsageError
 from ..workspace import Workspace
-from .plain import Plain
+from .plain import Plain, only_pairs
 
 
 class Fetch(Plain):
@@ -23,9 +22,7 @@ class Fetch(Plain):
 
     def work(self, space: Workspace, params: Any, args: list[str]) -> int:
         """Fetch for the selected pairs that are not excluded."""
-        for pattern in args:
-            if not pattern.startswith("image"):
-                raise UsageError(f"'{pattern}' is no pattern of pairs", hint="it looks like 'image:*6.1.0-50*'")
+        only_pairs(args)
         shop, renderer, progress = space.shop, space.renderer, space.progress
         laid: set[str] = set()
         for pair in space.plan.select(args):

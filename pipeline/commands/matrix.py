@@ -11,7 +11,7 @@ from ..errors import UsageError
 from ..matrix import MAX_JOBS, PAIRS_PER_JOB, matrix
 from ..plan import Pair
 from ..workspace import Workspace
-from .plain import Plain
+from .plain import Plain, only_pairs
 
 
 class Matrix(Plain):
@@ -48,6 +48,7 @@ class Matrix(Plain):
         """Print the line; 0 whatever is missing."""
         if not 1 <= params["jobs"] <= MAX_JOBS or params["per_job"] < 1:
             raise UsageError(f"--jobs takes 1 to {MAX_JOBS}, --pairs-per-job 1 or more", hint="leave them out")
+        only_pairs(args)
         space.retry_failed = params["retry_failed"]
         missing = list(_missing(space, space.plan.select(args)))
         made = matrix(space.plan.pairs, missing, jobs=params["jobs"], per_job=params["per_job"])

@@ -14,6 +14,8 @@ from doit.cmdparse import CmdParseError
 from ..errors import DiskError, PipelineError, UsageError
 from ..workspace import Workspace, here
 
+INTERRUPTED: Final = 130
+"""Exit status after Ctrl-C, as shells give it: 128 and the signal's number."""
 JSON: Final = {"name": "json", "short": "", "long": "json", "type": bool, "default": False}
 
 
@@ -21,6 +23,13 @@ def complain(error: PipelineError) -> int:
     """Say ``error`` in one line on stderr; its exit status."""
     print(f"doit: {error}", file=sys.stderr)
     return error.exit_status
+
+
+def only_pairs(words: Sequence[str]) -> None:
+    """Raise UsageError for a word that can be no pattern of pairs: nothing chosen would read as nothing to do."""
+    for word in words:
+        if not word.startswith("image"):
+            raise UsageError(f"'{word}' is no pattern of pairs", hint="it looks like 'image:*6.1.0-50*'")
 
 
 def or_exit(creator: Callable[[], Iterator[dict[str, Any]]]) -> Callable[[], Iterator[dict[str, Any]]]:
@@ -37,17 +46,20 @@ def or_exit(creator: Callable[[], Iterator[dict[str, Any]]]) -> Callable[[], Ite
 
 
 class Strict:
-    """A command that names an option it does not know in one line; doit's own words print every option it has."""
+    """A command that says in one line which option it does not know, or that it was interrupted; doit's own words are long."""
 
     name = ""
 
     def parse_execute(self, in_args: Sequence[str]) -> int:
-        """Parse and execute; status 3 for what cannot be parsed."""
+        """Parse and execute; status 3 for what cannot be parsed, 130 after Ctrl-C."""
         try:
             return int(super().parse_execute(in_args) or 0)  # type: ignore[misc]
         except CmdParseError as error:
             what = str(error).partition(" (parsing options")[0].removeprefix("Error parsing Command: ")
             return complain(UsageError(what, hint=f"see 'doit help {self.name}'"))
+        except KeyboardInterrupt:  # doit lets it through to Python, which prints where in the program it came
+            print(f"doit: {self.name} was interrupted: run it again, what was finished is kept", file=sys.stderr)
+            return INTERRUPTED
 
 
 def state_file() -> str:

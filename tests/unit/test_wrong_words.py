@@ -24,6 +24,7 @@ DOIT = Path(sys.executable).with_name("doit")
         (["status", "--nosuch"], "option --nosuch not recognized: see 'doit help status'"),
         (["update", "--json=yes"], "option --json must not have an argument: see 'doit help update'"),
         (["update", "now"], "update takes no 'now': see 'doit help update'"),
+        (["matrix", "nosuch"], "'nosuch' is no pattern of pairs: it looks like 'image:*6.1.0-50*'"),
         (["fetch", "nosuch"], "'nosuch' is no pattern of pairs: it looks like 'image:*6.1.0-50*'"),
         (["fetch", "image:*1.2.3*"], "'image:*1.2.3*' matches no pair of the lock: "),
     ],
