@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -46,8 +47,12 @@ class Run(Strict, DoitRun):  # type: ignore[misc]
         space.at_once = max(1, int(params.get("num_process") or 0))
         try:
             with space.alone():
+                gc.disable()  # tens of thousands of records that all stay: the collector would go over them again and again
                 chosen = _chosen(space, args)
                 space.to_do = _to_do(space, chosen, always=bool(params.get("always")))
+                if space.to_do:
+                    gc.freeze()
+                    gc.enable()
                 names = [name for name in args if not name.startswith("image")] + [f"image:{p.id}" for p in space.to_do]
                 result = int(super().execute(params, names) or 0) if names else 0
                 return self._finish(space, chosen, result)
