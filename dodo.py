@@ -6,7 +6,7 @@
 
 ``doit`` does the images; toolchains and drivers are made when an image that is not done needs them. The registry holds
 the truth: a pair whose recipe tag is there is up to date, on any machine, whatever doit's own database says.
-Commands that are no tasks (update, status, fetch, test) are plugins in ``pipeline/commands/``.
+Commands that are no tasks are plugins, one module each in ``pipeline/commands/``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""doit commands of our own, one module each: run (with our exit statuses), update, status, fetch, test.
+"""doit commands of our own, one module each; ``run`` is doit's, with our exit statuses. ``plain`` is what they share.
 
 They are plugins (``[tool.doit.plugins.command]``), so that their stdout is the document alone, they take options, and
 ``update`` works with a broken lock. Exit status: 3 wrong use or a bad file; else 2 the system could not do its work;

@@ -50,10 +50,10 @@ class Run(Strict, DoitRun):  # type: ignore[misc]
                 gc.disable()  # tens of thousands of records that all stay: the collector would go over them again and again
                 chosen = _chosen(space, args)
                 space.to_do = _to_do(space, chosen, always=bool(params.get("always")))
-                if space.to_do:
+                names = [name for name in args if not name.startswith("image")] + [f"image:{p.id}" for p in space.to_do]
+                if names:
                     gc.freeze()
                     gc.enable()
-                names = [name for name in args if not name.startswith("image")] + [f"image:{p.id}" for p in space.to_do]
                 result = int(super().execute(params, names) or 0) if names else 0
                 return self._finish(space, chosen, result)
         except PipelineError as error:
