@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final, Literal, TextIO, get_args
 
+from .errors import PipelineError
+
 Step = Literal["fetch", "build", "assemble", "proof", "push"]
 Event = Literal["step", "outcome", "note", "problem", "end"]
 STEPS: Final[tuple[str, ...]] = get_args(Step)
@@ -31,7 +33,8 @@ class Progress:
         self._out, self._err = out or sys.stdout, err or sys.stderr
         self._lock = threading.Lock()
         self._begun = time.monotonic()
-        self.problems: list[str] = []
+        self.problems: dict[str, int] = {}
+        """Each line that ``problem`` said, and the exit status it stands for."""
 
     def event(self, event: Event, pair: str, text: str, **values: Any) -> None:
         """Say one thing. ``pair`` is its id, or the name of a shared part (``toolchain:…``, ``driver:…``, ``base:…``)."""
@@ -46,12 +49,13 @@ class Progress:
         """Something worth knowing, no step."""
         self.event("note", pair, text)
 
-    def problem(self, text: str) -> None:
-        """A line about something the system could not do; each distinct one is said once, on stderr."""
+    def problem(self, error: PipelineError) -> None:
+        """Something that a task could not do; each distinct line is said once, on stderr."""
+        text = str(error)
         with self._lock:
             if text in self.problems:
                 return
-            self.problems.append(text)
+            self.problems[text] = error.exit_status
             print(f"doit: {text}", file=self._err, flush=True)
             if self.as_json:
                 self._row("problem", "", text, {})

@@ -24,7 +24,7 @@ def _guarded(space: Workspace, action: Callable[[], object]) -> Callable[[], dic
         try:
             action()
         except PipelineError as error:
-            space.progress.problem(str(error))
+            space.progress.problem(error)
             return {"problem": str(error)}
         return {}
 

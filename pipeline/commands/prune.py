@@ -113,7 +113,7 @@ class Deleter:
                 if registry.digest(verdict.digest) is not None:
                     raise DeleteRefusedError(f"{registry.host} said that it deletes, and does not", hint="see its documentation")
         except RegistryError as error:
-            progress.problem(str(error))
+            progress.problem(error)
             return False
         return True
 

@@ -66,7 +66,7 @@ class Run(Strict, DoitRun):  # type: ignore[misc]
     def _finish(self, space: Workspace, chosen: Sequence[Pair], result: int) -> int:
         totals = _settle(space, chosen) if chosen else {}
         if space.progress.problems or result:
-            return 2
+            return max([2, *space.progress.problems.values()])
         return 1 if totals.get("failed") else 0
 
 

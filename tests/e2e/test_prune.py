@@ -124,4 +124,4 @@ def test_on_ghcr_versions_are_deleted_through_the_packages_api(tmp_path: Path, m
             tmp_path / "other", samples.a_lock(), registry="ghcr.io/acme", GITHUB_TOKEN="", GH_TOKEN=""
         ).space()
         assert not prune.Deleter(without).delete(going)
-        assert "set GITHUB_TOKEN" in without.progress.problems[0]
+        assert "set GITHUB_TOKEN" in next(iter(without.progress.problems))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.errors import RegistryError
 from pipeline.progress import EVENTS, STEPS, Progress
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "logs.md"
@@ -58,7 +59,7 @@ def test_a_step_that_raises_is_an_event_too() -> None:
 def test_a_problem_is_said_once_on_stderr_and_is_an_event_for_programs() -> None:
     said = Said(as_json=True)
     for _ in range(3):
-        said.progress.problem("the registry does not answer")
+        said.progress.problem(RegistryError("the registry does not answer"))
     assert said.err.getvalue() == "doit: the registry does not answer\n"
     assert [(e["event"], e["text"]) for e in said.events()] == [("problem", "the registry does not answer")]
 

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import samples
+from tests.small_project import SmallProject
+from tests.unit.test_plan_compat import NEEDS_PATCH, PATCH
+
 ROOT = Path(__file__).parents[2]
 DOIT = Path(sys.executable).with_name("doit")
 
@@ -34,4 +38,13 @@ def test_a_word_that_cannot_be_meant(words: list[str], said: str) -> None:
     done = subprocess.run([DOIT, *words], check=False, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith(f"doit: {said}"), done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_bad_file_that_only_a_task_reads_is_wrong_use_too(tmp_path: Path) -> None:
+    project = SmallProject(tmp_path, samples.a_lock())
+    (tmp_path / "compat.toml").write_text((NEEDS_PATCH + PATCH).replace("fc6b54ff", "00000000"))
+    done = project.doit("render")
+    assert done.returncode == 3, done.stderr
+    assert "535-pci-resize-resource.patch: its sha256 is fc6b54ff" in done.stderr
     assert done.stderr.count("\n") == 1
