@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ import msgspec
 
 from .archives import Archives
 from .artefacts import Take
+from .aside import aside
 from .changes import describe
 from .errors import BadFileError, PipelineError, UsageError
 from .lock import dump, parse
@@ -82,10 +82,9 @@ def update(
     def get(url: str, immutable: bool) -> bytes:
         return fetcher.get(url, max_bytes=MAX_FEED_BYTES, immutable=immutable)
 
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        coreos = pool.submit(read_coreos, policy, old, get)
-        nvidia = pool.submit(read_nvidia, policy.nvidia, get) if policy.nvidia else None
-        indices = _read_debian(wanted, fetcher, archives, notes)
+    coreos = aside(read_coreos, policy, old, get)
+    nvidia = aside(read_nvidia, policy.nvidia, get) if policy.nvidia else None
+    indices = _read_debian(wanted, fetcher, archives, notes)
     failed = [problem.url for found in coreos.result().values() for problem in found.problems]
     choice = None
     if policy.nvidia and nvidia:

@@ -8,7 +8,6 @@ release goes when newer ones have taken its place, or when versions.toml no long
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -16,6 +15,7 @@ from typing import Final
 import msgspec
 
 from . import pin
+from .aside import aside
 from .means import Means, Unpinned
 from .pinned import Arch, Kernel, Lock, Os, OsRelease, Pending
 from .policies import Policies
@@ -64,9 +64,8 @@ def read_coreos(policies: Policies, old: Lock, get: Get) -> dict[Os, Discovery]:
         asks["flatcar"] = partial(flatcar.discover, get, policies.flatcar, known)
     if policies.container_linux:
         asks["container-linux"] = partial(container_linux.discover, get, policies.container_linux, known)
-    with ThreadPoolExecutor(max_workers=len(COREOS)) as pool:
-        running = {os: pool.submit(ask) for os, ask in asks.items()}
-        return {os: done.result() for os, done in running.items()}
+    running = {os: aside(ask) for os, ask in asks.items()}
+    return {os: done.result() for os, done in running.items()}
 
 
 def coreos_lock(

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import samples
+from tests.small_project import SmallProject
+
 ROOT = Path(__file__).parents[2]
 DOIT = Path(sys.executable).with_name("doit")
 
@@ -31,3 +34,27 @@ def test_ctrl_c_while_a_registry_keeps_us_waiting(words: list[str]) -> None:
             out, err = running.communicate(timeout=60)
     assert (running.returncode, out) == (130, "")
     assert err == f"doit: {words[0]} was interrupted: run it again, what was finished is kept\n"
+
+
+def test_ctrl_c_while_upstreams_keep_an_update_waiting(tmp_path: Path) -> None:
+    wishes = "[flatcar]\nkeep = 1\n\n[fedora-coreos]\nkeep = 1\n"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        place = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        mirrors = tmp_path / "mirrors.toml"
+        mirrors.write_text(
+            f'[mirrors]\n"https://www.flatcar.org/" = "{place}"\n"https://builds.coreos.fedoraproject.org/" = "{place}"\n'
+        )
+        project = SmallProject(tmp_path / "project", samples.a_lock(), wishes, DRIVER_MIRRORS=str(mirrors))
+        before = (project.root / "versions.lock").read_bytes()
+        running = subprocess.Popen(
+            [DOIT, "update"], cwd=project.root, env=project.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        asked, _ = silent.accept()
+        with asked:
+            assert asked.recv(1)
+            running.send_signal(signal.SIGINT)
+            out, err = running.communicate(timeout=20)  # a silent server alone would keep it for minutes
+    assert (running.returncode, out) == (130, "")
+    assert err == "doit: update was interrupted: run it again, what was finished is kept\n"
+    assert (project.root / "versions.lock").read_bytes() == before
