@@ -52,10 +52,10 @@ def decoded(chunks: Iterator[bytes], coding: str, limit: int) -> Iterator[bytes]
         raise UndecodableError("gzip body cut off")
 
 
-def continues(headers: Mapping[str, str], start: int, size: int) -> bool:
-    """True where a 206 holds the bytes from ``start`` on of a file of ``size`` bytes."""
+def continues(headers: Mapping[str, str], start: int, size: int | None = None) -> bool:
+    """True where a 206 holds the bytes from ``start`` on of a file of ``size`` bytes (None: of any number)."""
     found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
-    return found is not None and int(found[1]) == start and found[3] in ("*", str(size))
+    return found is not None and int(found[1]) == start and (size is None or found[3] in ("*", str(size)))
 
 
 def web_page(url: str, headers: Mapping[str, str]) -> bool:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .answers import continues
 from .errors import DiskError, IntegrityError, NetworkError, NotFoundError
-from .fetch import Fetcher
+from .fetch import AgainError, Fetcher
 from .httpcache import DISK_HINT
 from .pinned import File, Trust
 
@@ -65,7 +66,9 @@ class Artefacts:
             self._scratch.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(dir=self._scratch))
             part = folder / name
-            digest, size = self._fetcher._persist(url, lambda: self._once(url, part, max_bytes))
+            begun = _Begun(part)
+            self._fetcher.persist(url, lambda: self._go_on(url, begun, max_bytes))
+            digest, size = begun.sha256.hexdigest(), begun.size
             store = self._root / "sha256" / digest[:2] / digest
             store.parent.mkdir(parents=True, exist_ok=True)
             if not store.exists():
@@ -76,16 +79,44 @@ class Artefacts:
             raise DiskError(f"{error.filename or self._scratch}: {error.strerror}", hint=DISK_HINT) from error
         return Taken(url, part, digest, size)
 
-    def _once(self, url: str, part: Path, max_bytes: int) -> tuple[str, int]:
-        """One attempt: the body into ``part``; its sha256 and size. A body that breaks off is asked for anew, from its start."""
-        fetcher, digest, size = self._fetcher, hashlib.sha256(), 0
-        with fetcher._open("GET", url, {"Accept-Encoding": "identity"}) as response, part.open("wb") as out:
-            if response.status_code != 200:
-                fetcher._refuse(url, response)
-            for chunk in fetcher._chunks(response):
-                size += len(chunk)
-                if size > max_bytes:
-                    raise IntegrityError(f"{url} has more than {max_bytes} bytes", hint="is that the right address?")
-                digest.update(chunk)
-                out.write(chunk)
-        return digest.hexdigest(), size
+    def _go_on(self, url: str, begun: _Begun, max_bytes: int) -> None:
+        """One attempt: what is missing of the body, or all of it where the server cannot say that it is the same file."""
+        fetcher = self._fetcher
+        headers = {"Accept-Encoding": "identity"}
+        if begun.size and begun.validator:
+            headers |= {"Range": f"bytes={begun.size}-", "If-Range": begun.validator}
+        with fetcher.open("GET", url, headers) as response:
+            status = response.status_code
+            goes_on = "Range" in headers and status == 206 and continues(response.headers, begun.size)
+            if "Range" in headers and status in (206, 416) and not goes_on:
+                begun.validator = ""
+                raise AgainError(f"cannot go on at byte {begun.size}", at_once=True)
+            if status == 200:
+                begun.restart(response.headers)
+            elif not goes_on:
+                fetcher.refuse(url, response)
+            with begun.part.open("ab") as out:
+                for chunk in fetcher.chunks(response):
+                    if begun.size + len(chunk) > max_bytes:
+                        raise IntegrityError(f"{url} has more than {max_bytes} bytes", hint="is that the right address?")
+                    out.write(chunk)
+                    begun.add(chunk)
+
+
+class _Begun:
+    """What has come of one file so far, and how its server names this version of it ("" where it does not)."""
+
+    def __init__(self, part: Path) -> None:
+        self.part, self.size, self.sha256, self.validator = part, 0, hashlib.sha256(), ""
+
+    def restart(self, headers: Mapping[str, str]) -> None:
+        """Begin anew with the version that ``headers`` name: a strong ETag does, or else a time (RFC 9110, 13.1.5)."""
+        self.part.write_bytes(b"")
+        self.size, self.sha256 = 0, hashlib.sha256()
+        etag = headers.get("ETag", "")
+        self.validator = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", "")
+
+    def add(self, chunk: bytes) -> None:
+        """Count what was written."""
+        self.size += len(chunk)
+        self.sha256.update(chunk)

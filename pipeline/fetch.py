@@ -45,7 +45,7 @@ _HASH_HINT: Final = "the server or a mirror serves another file; if it was repla
 NO_MIRRORS: Final = Mirrors()
 
 
-class _AgainError(Exception):
+class AgainError(Exception):
     """An attempt failed in a way that another may not. ``wait``: seconds the server asked for."""
 
     def __init__(self, why: str, *, wait: float | None = None, at_once: bool = False) -> None:
@@ -107,7 +107,7 @@ class Fetcher:
             if immutable and len(body) <= max_bytes:
                 return body
             headers |= _conditions(entry, source)
-        return self._persist(url, lambda: self._get_once(url, source, headers, kept, max_bytes))
+        return self.persist(url, lambda: self._get_once(url, source, headers, kept, max_bytes))
 
     def forget(self, url: str) -> None:
         """Drop ``url`` from the cache: its body turned out not to be what its format says."""
@@ -118,7 +118,7 @@ class Fetcher:
 
         Raises NetworkError for anything else: no answer is not 'no'.
         """
-        return self._persist(url, lambda: self._exists_once(url))
+        return self.persist(url, lambda: self._exists_once(url))
 
     def download(self, urls: Sequence[str], dest: Path, *, sha256: str, size: int) -> str:
         """Put the file of ``size`` bytes with this ``sha256`` in ``dest``; the URL that gave it.
@@ -133,7 +133,7 @@ class Fetcher:
                 return urls[0]
             for url in urls:
                 try:
-                    self._persist(url, lambda url=url: self._fill(url, part))  # type: ignore[misc]
+                    self.persist(url, lambda url=url: self._fill(url, part))  # type: ignore[misc]
                 except (NetworkError, IntegrityError) as error:
                     failures.append(error)
                     continue
@@ -148,28 +148,28 @@ class Fetcher:
             raise NotFoundError(what, hint=_ANSWER_HINT)
         raise NetworkError(what if failures else f"{dest.name}: no address to get it from", hint=_NETWORK_HINT)
 
-    # One attempt each: raises _AgainError for what another attempt may mend.
+    # One attempt each: raises AgainError for what another attempt may mend.
 
     def _get_once(self, url: str, source: str, headers: Mapping[str, str], kept: tuple[Entry, bytes] | None, limit: int) -> bytes:
-        with self._open("GET", url, headers) as response:
+        with self.open("GET", url, headers) as response:
             if response.status_code == 304 and kept and headers.keys() & {"If-None-Match", "If-Modified-Since"}:
                 body = kept[1]
                 if len(body) > limit:
                     self._too_large(url, limit)
                 return body
             if response.status_code != 200:
-                self._refuse(url, response)
+                self.refuse(url, response)
             parts: list[bytes] = []
             total = 0
             coding = "identity" if answers.packed(url) else response.headers.get("Content-Encoding", "identity")
             try:
-                for part in answers.decoded(self._chunks(response), coding, limit):
+                for part in answers.decoded(self.chunks(response), coding, limit):
                     total += len(part)
                     if total > limit:
                         self._too_large(url, limit)
                     parts.append(part)
             except answers.UndecodableError as error:
-                raise _AgainError(str(error)) from error
+                raise AgainError(str(error)) from error
             body = b"".join(parts)
             etag, changed = response.headers.get("ETag", ""), response.headers.get("Last-Modified", "")
         self._cache.write(url, source, body, etag=etag, last_modified=changed)
@@ -177,7 +177,7 @@ class Fetcher:
 
     def _exists_once(self, url: str) -> bool:
         for method, headers in (("HEAD", {}), ("GET", {"Range": "bytes=0-0"})):
-            with self._open(method, url, {"Accept-Encoding": "identity", **headers}) as response:
+            with self.open(method, url, {"Accept-Encoding": "identity", **headers}) as response:
                 if response.status_code in _GONE:
                     return False
                 if response.status_code in (200, 206, 416):  # 416: there, and empty
@@ -185,7 +185,7 @@ class Fetcher:
                         raise NetworkError(f"{self._name(url)}: answered with a web page", hint=_ANSWER_HINT)
                     return True
                 if method == "GET":
-                    self._refuse(url, response)
+                    self.refuse(url, response)
         raise AssertionError("the loop returns or raises")
 
     def _fill(self, url: str, part: PartFile) -> None:
@@ -195,25 +195,25 @@ class Fetcher:
             part.restart(url)
         start = part.length
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-        with self._open("GET", url, headers) as response:
+        with self.open("GET", url, headers) as response:
             status = response.status_code
             goes_on = status == 206 and answers.continues(response.headers, start, part.size)
             if start and status in (206, 416) and not goes_on:
                 part.restart(url)
-                raise _AgainError(f"cannot go on at byte {start}", at_once=True)
+                raise AgainError(f"cannot go on at byte {start}", at_once=True)
             if status == 200:
                 part.restart(url)
             elif not (start and goes_on):
-                self._refuse(url, response)
+                self.refuse(url, response)
             left = response.raw.length_remaining
             if left is not None and part.length + left != part.size:
                 self._wrong(url, part, f"has {part.length + left} bytes, not the pinned {part.size}")
-            for chunk in self._chunks(response):
+            for chunk in self.chunks(response):
                 if part.length + len(chunk) > part.size:
                     self._wrong(url, part, f"has more than the pinned {part.size} bytes")
                 part.write(chunk)
         if part.length < part.size:
-            raise _AgainError(f"ended after {part.length} of {part.size} bytes")
+            raise AgainError(f"ended after {part.length} of {part.size} bytes")
         if not part.right:
             self._wrong(url, part, f"wanted sha256 {part.sha256}, got {part.got}")
 
@@ -221,16 +221,17 @@ class Fetcher:
         own = part.origin == url
         part.restart(url)
         if not own:  # its beginning was left by an earlier run or another server: that may be the wrong half
-            raise _AgainError(f"{why}, after bytes of an earlier run", at_once=True)
+            raise AgainError(f"{why}, after bytes of an earlier run", at_once=True)
         raise IntegrityError(f"{self._name(url)}: {why}", hint=_HASH_HINT)
 
     # The wire.
 
-    def _persist(self, url: str, once: Callable[[], T]) -> T:
+    def persist(self, url: str, once: Callable[[], T]) -> T:
+        """What ``once`` returns, called again after a pause while it raises AgainError; in the end NetworkError."""
         for number in range(1, self._attempts + 1):
             try:
                 return once()
-            except _AgainError as again:
+            except AgainError as again:
                 name = self._name(url)
                 if number == self._attempts:
                     raise NetworkError(f"{name}: {again.why} ({number} attempts)", hint=_NETWORK_HINT) from again
@@ -244,7 +245,7 @@ class Fetcher:
         raise ValueError("attempts must be 1 or more")
 
     @contextmanager
-    def _open(self, method: str, url: str, headers: Mapping[str, str]) -> Iterator[requests.Response]:
+    def open(self, method: str, url: str, headers: Mapping[str, str]) -> Iterator[requests.Response]:
         """The answer after at most five redirects, its body unread."""
         current = self._mirrors.rewrite(url)
         seen = {current}
@@ -253,7 +254,7 @@ class Fetcher:
                 target = response.headers.get("Location", "")
                 if response.status_code not in _REDIRECTS or not target:
                     if response.status_code in _RETRIED:
-                        raise _AgainError(_answer(response), wait=retry_after(response.headers.get("Retry-After", "")))
+                        raise AgainError(_answer(response), wait=retry_after(response.headers.get("Retry-After", "")))
                     yield response
                     return
             current = self._followed(url, current, target)
@@ -272,10 +273,10 @@ class Fetcher:
             )
         except requests.exceptions.SSLError as error:
             if "CERTIFICATE" not in str(error).upper():
-                raise _AgainError(cause(error)) from error
+                raise AgainError(cause(error)) from error
             raise NetworkError(f"{self._name(url)}: {cause(error)}", hint=_CA_HINT) from error
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            raise _AgainError(cause(error)) from error
+            raise AgainError(cause(error)) from error
         except (requests.RequestException, UnicodeError, urllib3.exceptions.HTTPError) as error:
             raise NetworkError(f"{self._name(url)}: {cause(error)}", hint=_ANSWER_HINT) from error
         except OSError as error:  # a CA bundle that is not there
@@ -298,21 +299,21 @@ class Fetcher:
             raise NetworkError(f"{self._name(url)}: {error}", hint=_ANSWER_HINT) from error
         return target if answers.same_server(current, target) else self._mirrors.rewrite(target)
 
-    def _chunks(self, response: requests.Response) -> Iterator[bytes]:
-        """The body as it comes, undecoded. Raises _AgainError where it is cut off or drips."""
+    def chunks(self, response: requests.Response) -> Iterator[bytes]:
+        """The body as it comes, undecoded. Raises AgainError where it is cut off or drips."""
         total, since, begun = 0, 0, time.monotonic()
         while True:
             try:
                 chunk = response.raw.read1(_CHUNK, decode_content=False)
             except (urllib3.exceptions.HTTPError, OSError) as error:
-                raise _AgainError(f"cut off after {total} bytes ({cause(error)})") from error
+                raise AgainError(f"cut off after {total} bytes ({cause(error)})") from error
             if not chunk:
                 return
             yield chunk
             total, since = total + len(chunk), since + len(chunk)
             if (passed := time.monotonic() - begun) > self._timeout[1]:
                 if since < MIN_RATE * passed:
-                    raise _AgainError(f"stalled after {total} bytes")
+                    raise AgainError(f"stalled after {total} bytes")
                 since, begun = 0, time.monotonic()
 
     # Words.
@@ -321,7 +322,8 @@ class Fetcher:
         real = self._mirrors.rewrite(url)
         return answers.shown(url) if real == url else f"{answers.shown(url)} (mirror {answers.shown(real)})"
 
-    def _refuse(self, url: str, response: requests.Response) -> NoReturn:
+    def refuse(self, url: str, response: requests.Response) -> NoReturn:
+        """Raise NotFoundError for an answer that says so, NetworkError for any other."""
         kind = NotFoundError if response.status_code in _GONE else NetworkError
         raise kind(f"{self._name(url)}: {_answer(response)}", hint=_ANSWER_HINT)
 

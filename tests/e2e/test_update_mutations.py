@@ -76,7 +76,7 @@ class Offline(Fetcher):
     def get(self, url: str, *, max_bytes: int = 64 << 20, immutable: bool = False) -> bytes:
         return self._held.get(url, max_bytes=max_bytes, immutable=immutable)
 
-    def _persist(self, url: str, once: Callable[[], Any]) -> Any:
+    def persist(self, url: str, once: Callable[[], Any]) -> Any:
         raise NotFoundError(f"{url}: 404 Not Found", hint="it was not recorded")
 
 

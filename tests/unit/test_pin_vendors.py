@@ -24,7 +24,7 @@ from pipeline.upstream.policy import VendorKey
 from pipeline.upstream.records import Release
 from pipeline.versions import DriverVersion
 from tests import samples
-from tests.misbehaving_server import MisbehavingServer, file, status
+from tests.misbehaving_server import Answer, MisbehavingServer, cut, file, status
 from tests.signed_archive import Key
 from tests.standins import packing
 
@@ -332,3 +332,43 @@ def test_what_update_takes_has_a_limit(server: MisbehavingServer, fetcher: Fetch
     with pytest.raises(IntegrityError, match="has more than 100 bytes"):
         Artefacts(fetcher, tmp_path / "store", tmp_path / "scratch").take([f"{server.base}/large"], 100)
     assert not (tmp_path / "store").exists()
+
+
+DOCUMENT = bytes(range(200)) * 5
+
+
+@pytest.mark.parametrize("validators", [{"etag": '"one"'}, {"last_modified": "Tue, 24 Nov 2026 10:00:00 GMT"}])
+def test_what_update_takes_goes_on_where_it_was_cut_off(
+    server: MisbehavingServer, fetcher: Fetcher, tmp_path: Path, validators: dict[str, str]
+) -> None:
+    named = {{"etag": "ETag", "last_modified": "Last-Modified"}[key]: value for key, value in validators.items()}
+    server.says("/file.rpm", cut(DOCUMENT, 300, headers=named), file(DOCUMENT, **validators))  # type: ignore[arg-type]
+    taken = Artefacts(fetcher, tmp_path / "store", tmp_path / "scratch").take([f"{server.base}/file.rpm"], 1000)
+    assert (taken.sha256, taken.size) == (hashlib.sha256(DOCUMENT).hexdigest(), 1000)
+    assert taken.path.read_bytes() == DOCUMENT
+    assert [r.headers.get("range") for r in server.requests] == [None, "bytes=300-"]
+    assert server.requests[1].headers["if-range"] in validators.values()
+
+
+@pytest.mark.parametrize("etag", ["", 'W/"one"'])
+def test_what_its_server_does_not_name_is_taken_anew_rather_than_put_together(
+    server: MisbehavingServer, fetcher: Fetcher, tmp_path: Path, etag: str
+) -> None:
+    server.says("/file.rpm", cut(b"z" * 1000, 300, headers={"ETag": etag} if etag else None), file(DOCUMENT))
+    taken = Artefacts(fetcher, tmp_path / "store", tmp_path / "scratch").take([f"{server.base}/file.rpm"], 1000)
+    assert taken.path.read_bytes() == DOCUMENT
+    assert [r.headers.get("range") for r in server.requests] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [file(DOCUMENT, ranges=False), status(416), status(206, {"Content-Range": "bytes 0-999/1000"}, DOCUMENT)],
+    ids=["the whole file", "416", "another part"],
+)
+def test_a_file_that_changed_in_between_is_taken_anew(
+    server: MisbehavingServer, fetcher: Fetcher, tmp_path: Path, answer: Answer
+) -> None:
+    server.says("/file.rpm", cut(b"z" * 1000, 300, headers={"ETag": '"one"'}), answer, file(DOCUMENT))
+    taken = Artefacts(fetcher, tmp_path / "store", tmp_path / "scratch").take([f"{server.base}/file.rpm"], 1000)
+    assert taken.path.read_bytes() == DOCUMENT
+    assert server.requests[1].headers["range"] == "bytes=300-"
