@@ -1,7 +1,7 @@
 """Layers and image configuration: the same bytes from the same files, on every machine.
 
 The engine compiles; what is pushed is made here. Layers are tars with sorted entries, owner 0, times clamped to the
-image's date, through zlib's deflate at a fixed level with an empty gzip header (Docker 20.10 cannot read zstd layers).
+image's date, as gzip of one form (``deflate.py``; Docker 20.10 cannot read zstd layers).
 Formats: OCI image-spec 1.1 (manifest, config, layer media types).
 """
 
@@ -13,21 +13,19 @@ import json
 import os
 import tarfile
 import tempfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
 from .dates import date_of
+from .deflate import Gzip
 from .errors import DiskError, IntegrityError
 
 MANIFEST_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE: Final = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
-LEVEL: Final = 6
 _CHUNK: Final = 1 << 20
-_KNOWN: Final = "21156ef3"
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,9 @@ class _LayerWriter(io.RawIOBase):
 
     def __init__(self, out: IO[bytes]) -> None:
         self._out = out
-        self._deflate = zlib.compressobj(LEVEL, zlib.DEFLATED, 31, 8)
         self._tar, self._gzip = hashlib.sha256(), hashlib.sha256()
         self.tar_size = self.size = 0
+        self.deflate = Gzip(self._put)
 
     def writable(self) -> bool:
         return True
@@ -84,11 +82,11 @@ class _LayerWriter(io.RawIOBase):
     def write(self, data: Any) -> int:
         self._tar.update(data)
         self.tar_size += len(data)
-        self._put(self._deflate.compress(data))
+        self.deflate.write(data)
         return len(data)
 
     def finish(self) -> Layer:
-        self._put(self._deflate.flush())
+        self.deflate.finish()
         gzip, tar = f"sha256:{self._gzip.hexdigest()}", f"sha256:{self._tar.hexdigest()}"
         return Layer(gzip, self.size, tar, self.tar_size)
 
@@ -153,14 +151,15 @@ class Store:
 
 def _write(entries: Iterable[tuple[tarfile.TarInfo, IO[bytes] | None]], out: IO[bytes], epoch: int) -> Layer:
     sink = _LayerWriter(out)
-    with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_CHUNK) as tar:
+    with sink.deflate, tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_CHUNK) as tar:
         for info, data in entries:
             clean = tarfile.TarInfo(info.name)
             clean.type, clean.mode, clean.linkname = info.type, info.mode & 0o7777, info.linkname
             clean.size = info.size if info.isreg() else 0
             clean.devmajor, clean.devminor, clean.mtime = info.devmajor, info.devminor, epoch
             tar.addfile(clean, data if info.isreg() else None)
-    return sink.finish()
+        tar.close()
+        return sink.finish()
 
 
 def exported(archive: tarfile.TarFile, strip: str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
@@ -262,10 +261,3 @@ def assemble(
 
 def _canonical(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def deflate_is_known() -> bool:
-    """True where this Python's zlib makes the same bytes as everybody's (zlib-ng and some vendors' builds do not)."""
-    sample = b"".join(hashlib.sha256(bytes([n])).digest() + b"nvidia driver image " * (n % 7) for n in range(256)) * 16
-    made = zlib.compressobj(LEVEL, zlib.DEFLATED, 31, 8)
-    return hashlib.sha256(made.compress(sample) + made.flush()).hexdigest()[:8] == _KNOWN

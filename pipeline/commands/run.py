@@ -96,7 +96,7 @@ def _settle(space: Workspace, chosen: Sequence[Pair]) -> Mapping[str, int]:
     totals = indexes.tally(outcomes)
     words = ", ".join(f"{number} {name}" for name, number in totals.items())
     if space.to_do:
-        from ..assemble import deflate_is_known
+        from ..deflate import deflate_is_known
 
         if not deflate_is_known():
             progress.note("", "this Python's zlib compresses differently: digests of this machine differ from others'")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.assemble import Layer, Store, assemble, deflate_is_known, exported, merged, tree
+from pipeline.assemble import Layer, Store, assemble, exported, merged, tree
 from pipeline.errors import DiskError, IntegrityError
 
 FILES = {"opt/b/two.ko": (0o644, b"2" * 5000), "opt/a": (0o755, b"one")}
@@ -115,7 +115,3 @@ def test_a_place_that_cannot_be_written_is_a_disk_error_and_leaves_nothing(tmp_p
     (tmp_path / "sha256").write_text("a file where a directory should be")
     with pytest.raises(DiskError):
         layer(tmp_path)
-
-
-def test_this_pythons_deflate_is_everybodys() -> None:
-    assert deflate_is_known()
