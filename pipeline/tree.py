@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from .pinned import Driver, File, Kernel
 
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 """Raise it where the same pinned files give another tree."""
 Make = Literal["rpms", "developer-container", "source", "run", "run-userspace"]
 

@@ -151,6 +151,9 @@ def _userspace(path: Path, limit: int) -> Iterator[Entry]:
 
             table = nvidia_gpus.kind_table(nvidia_gpus.parse(entry.data.read(_MAX_TABLE), f"{path.name}: {entry.name}").chips)
             yield Entry(KIND_TABLE, 0o644, "file", len(table), data=io.BytesIO(table))
+        elif entry.kind == "file" and entry.name == "LICENSE":
+            place = f"out/usr/share/licenses/nvidia-{manifest.version}/{entry.name}"
+            yield Entry(place, 0o644, "file", entry.size, data=entry.data)
     if not taken or files.keys().isdisjoint(places):
         raise IntegrityError(f"{path.name} holds no userspace by its .manifest", hint="is it a driver of NVIDIA's?")
     for place, target in sorted(links.items()):

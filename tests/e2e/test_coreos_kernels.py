@@ -231,4 +231,5 @@ def test_the_userspace_out_of_the_run_file_carries_the_drivers_libraries(world: 
     lib = "usr/local/nvidia/lib64"
     assert {f"{lib}/libcuda.so.{DRIVER}", f"{lib}/libcuda.so.1", f"{lib}/libcuda.so", f"{lib}/libnvidia-ml.so.1"} <= names
     assert {"usr/local/nvidia/bin/nvidia-smi", f"firmware/nvidia/{DRIVER}/gsp_ga10x.bin"} <= names
+    assert f"usr/share/licenses/nvidia-{DRIVER}/LICENSE" in names
     assert not [name for name in names if "nvidia-installer" in name]

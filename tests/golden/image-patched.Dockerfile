@@ -59,6 +59,9 @@ RUN set -eu; make -C /build/nvidia KERNEL_UNAME=6.1.0-50-cloud-amd64 -j"$JOBS" A
     touch /out/opt/open/lib/modules/6.1.0-50-cloud-amd64/modules.order /out/opt/open/lib/modules/6.1.0-50-cloud-amd64/modules.builtin /out/opt/open/lib/modules/6.1.0-50-cloud-amd64/modules.builtin.modinfo; \
     depmod -b /out/opt/open 6.1.0-50-cloud-amd64; \
     find /out -exec touch -h -d @1795161600 {} +
+RUN set -eu; l=/out/usr/share/licenses/nvidia-535.261.03; mkdir -p $l; \
+    cp /source/usr/share/doc/nvidia-open-kernel-source/copyright $l/nvidia-open-kernel-source; chmod 0644 $l/*; \
+    find /out -exec touch -h -d @1795161600 {} +
 
 FROM kernel AS out
 COPY --from=proprietary /out/ /out/
@@ -73,7 +76,7 @@ RUN set -eu; mkdir -p /out/opt/nvidia-driver; printf '%s\n' \
       > /out/opt/nvidia-driver/image.env; chmod 0644 /out/opt/nvidia-driver/image.env; \
     find /out -exec touch -h -d @1795161600 {} +
 
-FROM driver-userspace:e4f05fd51b2b34fd
+FROM driver-userspace:f70b4dde87a9201a
 COPY --from=out /out/ /
 COPY program/ /
 # 1310ca2c8932dbd118668bd97442558a3e1f546b5e15c69699dfbd6024f548d8  usr/bin/nvidia-driver

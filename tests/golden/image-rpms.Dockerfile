@@ -2,7 +2,7 @@
 # fedora-coreos/amd64:6.1.176-200.fc44.x86_64-535.261.03: kernel modules of NVIDIA 535.261.03 for 6.1.176-200.fc44.x86_64 (amd64).
 FROM driver-toolchain:5a0de3b159892293 AS kernel
 ADD headers.tar /
-# headers.tar (layout 1) is made of:
+# headers.tar (layout 2) is made of:
 #   sha256 c9ccead526ff31e236500f8b1f2819da02742816877e9e83a030bddde71e35fd  kernel-devel-6.1.176-200.fc44.x86_64.rpm
 RUN set -eu; d=/usr/lib/modules/6.1.176-200.fc44.x86_64; mkdir -p $d; \
     test -e $d/build || ln -sfn ../../../src/kernels/6.1.176-200.fc44.x86_64 $d/build; \
@@ -15,7 +15,7 @@ ENV LC_ALL=C KBUILD_BUILD_TIMESTAMP=@1795161600 KBUILD_BUILD_USER=driver KBUILD_
 # between runs. Kbuild has no target for them alone; one small object needs them all.
 FROM kernel AS probes
 ADD modules.tar /in/
-# modules.tar (layout 1): kernel modules' sources out of NVIDIA-Linux-x86_64-535.261.03.run
+# modules.tar (layout 2): kernel modules' sources out of NVIDIA-Linux-x86_64-535.261.03.run
 #   sha256 c2ea194c609f860ddfe9af49bfa3f585765b47dc0ad4669e8ea5356a92bd8d5b
 RUN set -eu; mkdir -p /build; mv /in/kernel /build/nvidia
 # JOBS decides how fast, never what.
@@ -25,7 +25,7 @@ RUN make -C /lib/modules/6.1.176-200.fc44.x86_64/source KBUILD_OUTPUT=/lib/modul
 
 FROM kernel AS proprietary
 ADD modules.tar /in/
-# modules.tar (layout 1): kernel modules' sources out of NVIDIA-Linux-x86_64-535.261.03.run
+# modules.tar (layout 2): kernel modules' sources out of NVIDIA-Linux-x86_64-535.261.03.run
 #   sha256 c2ea194c609f860ddfe9af49bfa3f585765b47dc0ad4669e8ea5356a92bd8d5b
 RUN set -eu; mkdir -p /build; mv /in/kernel /build/nvidia
 COPY --from=probes /build/nvidia/conftest/ /build/nvidia/conftest/
@@ -41,7 +41,7 @@ RUN set -eu; make -C /build/nvidia KERNEL_UNAME=6.1.176-200.fc44.x86_64 -j"$JOBS
 
 FROM kernel AS open
 ADD modules.tar /in/
-# modules.tar (layout 1): kernel modules' sources out of NVIDIA-Linux-x86_64-535.261.03.run
+# modules.tar (layout 2): kernel modules' sources out of NVIDIA-Linux-x86_64-535.261.03.run
 #   sha256 c2ea194c609f860ddfe9af49bfa3f585765b47dc0ad4669e8ea5356a92bd8d5b
 RUN set -eu; mkdir -p /build; mv /in/kernel-open /build/nvidia
 COPY --from=probes /build/nvidia/conftest/ /build/nvidia/conftest/
@@ -68,7 +68,7 @@ RUN set -eu; mkdir -p /out/opt/nvidia-driver; printf '%s\n' \
       > /out/opt/nvidia-driver/image.env; chmod 0644 /out/opt/nvidia-driver/image.env; \
     find /out -exec touch -h -d @1795161600 {} +
 
-FROM driver-userspace:e20ba84c9cffdfed
+FROM driver-userspace:6d045747ea24ede9
 COPY --from=out /out/ /
 COPY program/ /
 # 1310ca2c8932dbd118668bd97442558a3e1f546b5e15c69699dfbd6024f548d8  usr/bin/nvidia-driver

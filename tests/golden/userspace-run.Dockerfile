@@ -5,7 +5,7 @@ FROM driver-base:a07539a73a8aa3aa AS base
 FROM driver-toolchain:0c2404e69ce0fde9 AS unpack
 COPY --from=base / /root.cache/
 ADD userspace.tar /
-# userspace.tar (layout 1) is made of what its manifest says is userspace in NVIDIA-Linux-x86_64-535.261.03.run
+# userspace.tar (layout 2) is made of what its manifest says is userspace in NVIDIA-Linux-x86_64-535.261.03.run
 #   sha256 c2ea194c609f860ddfe9af49bfa3f585765b47dc0ad4669e8ea5356a92bd8d5b
 RUN set -eu; n=/out/usr/local/nvidia; mkdir -p $n/bin $n/lib64/vdpau $n/lib64/gbm $n/share/OpenCL/vendors $n/share/nvidia \
       /out/firmware/nvidia/535.261.03; ldconfig -n $n/lib64; \

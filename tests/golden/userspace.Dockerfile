@@ -12,6 +12,11 @@ RUN set -eu; cd /in; printf '%s\n' \
     mkdir /x; \
     dpkg-deb --fsys-tarfile libcuda1_535.261.03-1_amd64.deb | tar -C /x -xf -; \
     dpkg-deb --fsys-tarfile nvidia-persistenced_535.171.04-1~deb12u1_amd64.deb | tar -C /x -xf -; \
+    : 'Licences, the text of each source package once.'; \
+    l=/out/usr/share/licenses/nvidia-535.261.03; mkdir -p $l; \
+    cp /x/usr/share/doc/libcuda1/copyright $l/libcuda1; \
+    cp /x/usr/share/doc/nvidia-persistenced/copyright $l/nvidia-persistenced; \
+    chmod 0644 $l/*; \
     rm -rf /x/usr/share/doc /x/usr/share/man /x/usr/share/bug /x/usr/share/lintian; \
     : 'Libraries in one directory, the nvidia-docker volume layout. The DLLs below wine/ are for another system.'; \
     n=/out/usr/local/nvidia; mkdir -p $n/bin $n/lib64/vdpau $n/lib64/gbm $n/share/OpenCL/vendors $n/share/nvidia; \

@@ -56,6 +56,8 @@ def run_file(version: str, modules: dict[str, Path], userspace: Sequence[Path], 
             put(path, f"firmware/{name}", 0o644, "FIRMWARE MODULE:gsp")
         elif _is_program(path) and name not in {line.split(" ")[0] for line in lines}:
             put(path, name, 0o755, "UTILITY_BINARY MODULE:utils")
+    if texts := sorted(unpacked.glob("usr/share/doc/libcuda1/copyright")):
+        put(texts[0], "LICENSE", 0o644, "DOCUMENTATION MODULE:installer")
     (root / "nvidia-installer").write_text("#!/bin/sh\necho 'nothing here may run this' >&2\nexit 1\n")
     lines.append("nvidia-installer 0755 INSTALLER_BINARY MODULE:installer")
     header = _HEADER.format(version=version, modules="nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem")

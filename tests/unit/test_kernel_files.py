@@ -187,6 +187,7 @@ def test_the_tables_and_libraries_of_a_run_file_go_where_the_image_has_them(shel
         "nvidia-smi": "0755 UTILITY_BINARY MODULE:nvsmi",
         "nvidia_icd.json": "0644 VULKAN_ICD_JSON icd.d MODULE:vulkan",
         "firmware/gsp_ga10x.bin": "0644 FIRMWARE MODULE:gsp",
+        "LICENSE": "0644 DOCUMENTATION MODULE:installer",
         "supported-gpus/supported-gpus.json": "0644 DOCUMENTATION INHERIT_PATH_DEPTH:0 MODULE:installer",
     }
     for name in members:
@@ -216,6 +217,7 @@ def test_the_tables_and_libraries_of_a_run_file_go_where_the_image_has_them(shel
         f"{volume}/share/vulkan/icd.d/nvidia_icd.json",
         "out/firmware/nvidia/535.261.03/gsp_ga10x.bin",
         "out/opt/nvidia-driver/gpus",
+        "out/usr/share/licenses/nvidia-535.261.03/LICENSE",
     }
     assert trees.lay(tree, tmp_path / "trees", shelf.inputs).stat().st_ino == made.stat().st_ino, "made once"
 
