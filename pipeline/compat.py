@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
+from . import family_names
 from .errors import BadFileError, PipelineError
 from .pinned import KINDS, Kind, Os, Sha256
 from .versions import VersionRange, within
@@ -163,6 +164,7 @@ def parse(text: str, name: str = str(COMPAT_FILE)) -> Compat:
 
 
 def _check(conditions: _Conditions, where: str) -> None:
+    family_names.check(conditions.os, f"{where}: os")
     for key in ("driver", "kernel", "gcc"):
         text: str = getattr(conditions, key)
         if not text:

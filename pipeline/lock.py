@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from . import family_names
 from .errors import BadFileError, DiskError, PipelineError
 from .pinned import FILE_NAME, File, Kernel, Lock
 from .versions import DriverVersion, KernelRelease, check_tag, tag_text
@@ -80,6 +81,11 @@ def _check(lock: Lock, name: str) -> None:
             raise bad(where, f"{file.name} needs either archive and path, or urls")
         if not FILE_NAME.fullmatch(file.file_name):
             raise bad(where, f"{file.name} would be a file named '{file.file_name}'")
+    known = {*family_names.NO_FEED, *family_names.names()}
+    oses = {"toolchains": [t.os for t in lock.toolchains], "kernels": [k.os for k in lock.kernels]}
+    for where, found in {**oses, "pending": [p.os for p in lock.pending]}.items():
+        if unknown := set(found) - known:
+            raise bad(f"{where}[{found.index(min(unknown))}].os", f"no OS '{min(unknown)}'")
     for number, driver in enumerate(lock.drivers):
         try:
             DriverVersion(driver.version)

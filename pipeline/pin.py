@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from . import pin_driver, pin_kernels
 from .errors import IntegrityError, NetworkError, PairFailed, UpstreamDataError
 from .means import Means, Unpinned
-from .pinned import Arch, Driver, Kernel, Os
+from .pinned import Arch, Driver, Kernel
 from .upstream.fedora_kernel import kernel_rpm_urls
 from .upstream.flatcar import file_url
 from .upstream.nvidia_files import tesla_url
@@ -25,7 +25,6 @@ from .versions import DriverVersion
 
 T = TypeVar("T")
 _MIRROR: Final = re.compile(r" \(mirror [^()]*\)")
-Pin = Callable[[Release, Means], Kernel | Unpinned]
 DriverPin = Callable[[Chosen, Arch, Means], Driver | Unpinned]
 _NOBODY_SAID: Final[Mapping[str, str]] = {
     "rpmdb": "its kernel is not known: neither the build's metadata nor its container image has given it",
@@ -58,9 +57,6 @@ def container_linux(release: Release, means: Means) -> Kernel | Unpinned:
     see = release.source_url
     why = "nobody publishes its configuration: it has to come from such a host"
     return _checked(means, "[container-linux]", "kernel.org's", what, see) or Unpinned(why, see)
-
-
-PINS: Final[dict[Os, Pin]] = {"fedora-coreos": fedora_coreos, "flatcar": flatcar, "container-linux": container_linux}
 
 
 def _checked(means: Means, table: str, whose: str, what: str, see: str) -> Unpinned | None:

@@ -6,10 +6,10 @@ kernel.org by the signed list of sums beside it. That the archive holds this ver
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from . import disk_image, gpg, rpms
@@ -38,25 +38,37 @@ def fedora(release: Release, means: Means) -> Kernel | Unpinned:
     """kernel-devel and kernel-core of exactly this kernel, from the first place that has them. Raises as ``tried`` says."""
     assert release.kernel is not None
     kernel = release.kernel
-    version, revision, _ = split(kernel)
+    revision = split(kernel)[1]
     name = f"fedora-{revision.rpartition('.fc')[2]}"
     if (name, release.arch) not in {(t.name, t.arch) for t in means.lock.toolchains}:
         return Unpinned(f"no toolchain {name} for {release.arch}: give its image in a [[toolchain]] of versions.toml")
-    keys = keyring(means.keys, means.get)
-    found = {package: _rpm(package, kernel, keys, means) for package in ("kernel-devel", "kernel-core")}
-    with contextlib.suppress(NotFoundError):  # before Fedora 38 it was a part of kernel-core
-        found["kernel-modules-core"] = _rpm("kernel-modules-core", kernel, keys, means)
-    pins = {
-        package: taken.pin(package, f"{version}-{revision}", "vendor-sum", kernel_rpm_urls(kernel, package))
-        for package, taken in found.items()
-    }
-    headers = (pins.pop("kernel-devel"),)
-    return _kernel(release, name, "rpms", headers, tuple(pins.values()))
+    places = {package: kernel_rpm_urls(kernel, package) for package in ("kernel-devel", "kernel-core", "kernel-modules-core")}
+    return of_rpms(release, name, places, means, optional=("kernel-modules-core",))  # before Fedora 38 a part of kernel-core
 
 
-def _rpm(package: str, kernel: str, keys: Keys, means: Means) -> Taken:
+def of_rpms(
+    release: Release, toolchain: str, places: Mapping[str, Sequence[str]], means: Means, optional: Sequence[str] = ()
+) -> Kernel:
+    """A kernel of packages signed by ``means.keys``: headers in the first of ``places``, its image and modules in the others.
+
+    ``places``: where each package may lie, in the order to try; those of ``optional`` may be nowhere. Raises as ``tried`` says.
+    """
+    assert release.kernel is not None
+    keys, pins = keyring(means.keys, means.get), []
+    for package, urls in places.items():
+        try:
+            taken = _rpm(package, release.kernel, urls, keys, means)
+        except NotFoundError:
+            if package not in optional:
+                raise
+        else:
+            pins.append(taken.pin(package, release.kernel.rpartition(".")[0], "vendor-sum", urls))
+    return _kernel(release, toolchain, "rpms", (pins[0],), tuple(pins[1:]))
+
+
+def _rpm(package: str, kernel: str, urls: Sequence[str], keys: Keys, means: Means) -> Taken:
     assert means.take is not None
-    taken = means.take(kernel_rpm_urls(kernel, package), _MAX_RPM)
+    taken = means.take(urls, _MAX_RPM)
     said = rpms.verify(taken.path, keys)
     if said.nvra != f"{package}-{kernel}":
         raise IntegrityError(f"{taken.url} holds {said.nvra}", hint="nothing of it is used")

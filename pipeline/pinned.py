@@ -16,7 +16,8 @@ from msgspec import Meta, Struct
 
 Kind = Literal["open", "proprietary"]
 Arch = Literal["amd64", "arm64"]
-Os = Literal["debian", "fedora-coreos", "flatcar", "container-linux"]
+Os = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{1,39}\Z")]
+"""An OS family: ``debian``, or one of upstream/families."""
 Form = Literal["debs", "rpms", "developer-container", "source"]
 """In what a vendor publishes a kernel's headers; forms.py says what each means."""
 Trust = Literal["signed-index", "vendor-sum", "tls-first-sight"]

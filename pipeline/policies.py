@@ -1,6 +1,6 @@
 """What ``versions.toml`` says of each upstream, read strictly.
 
-Tables ``[fedora-coreos]``, ``[flatcar]``, ``[container-linux]`` and ``[nvidia]``. Apart from ``wanted``, because only
+The table of each OS family (``[fedora-coreos]``, …) and ``[nvidia]``. Apart from ``wanted``, because only
 ``doit update`` needs it: a run that builds nothing must not load what reads feeds.
 """
 
@@ -9,22 +9,22 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
 from .errors import BadFileError
+from .pinned import Os
+from .upstream import families
 from .upstream.nvidia_policy import Drivers
-from .upstream.policy import ContainerLinux, FedoraCoreOS, Flatcar
+from .upstream.policy import SourcePolicy
 from .wanted import WANTED_FILE, Wanted
 
 T = TypeVar("T")
 
 
 class Policies(Struct, frozen=True, kw_only=True):
-    """One policy a source; None where the table is missing: nobody is asked."""
+    """One policy a source that is asked: those of the OS families by name, and NVIDIA's."""
 
-    fedora_coreos: FedoraCoreOS | None = field(name="fedora-coreos", default=None)
-    flatcar: Flatcar | None = None
-    container_linux: ContainerLinux | None = field(name="container-linux", default=None)
+    families: dict[Os, SourcePolicy] = {}
     nvidia: Drivers | None = None
 
 
@@ -33,11 +33,9 @@ def policies(wanted: Wanted, name: str = str(WANTED_FILE)) -> Policies:
 
     Raises BadFileError with ``name`` and the place of the first thing that is wrong.
     """
-    retired = _read(wanted.container_linux, ContainerLinux, "container-linux", name)
+    read = {os: _read(table, families.family(os).policy, os, name) for os, table in wanted.families.items()}
     return Policies(
-        fedora_coreos=_read(wanted.fedora_coreos, FedoraCoreOS, "fedora-coreos", name),
-        flatcar=_read(wanted.flatcar, Flatcar, "flatcar", name),
-        container_linux=retired if retired and retired.enabled else None,
+        families={os: policy for os, policy in read.items() if policy and policy.enabled},
         nvidia=_read(wanted.nvidia, Drivers, "nvidia", name),
     )
 

@@ -108,7 +108,10 @@ class Renderer:
     def toolchain(self, toolchain: Toolchain) -> Rendered:
         """What compiles for one OS."""
         name = f"toolchain/{toolchain.name}-{toolchain.arch}"
-        template = "toolchain-image.Dockerfile.j2" if toolchain.image else "toolchain-debian.Dockerfile.j2"
+        template = "toolchain-debian.Dockerfile.j2"
+        if toolchain.image:
+            own = f"toolchain-{toolchain.os}.Dockerfile.j2"
+            template = own if (TEMPLATES / own).exists() else "toolchain-image.Dockerfile.j2"
         files = tuple(("rpms" if toolchain.image else "debs", file) for file in toolchain.packages)
         return self._once(name, template, files, toolchain=toolchain)
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from . import family_names
 from .archives import Archives
 from .artefacts import Take
 from .aside import aside
@@ -20,9 +21,9 @@ from .changes import describe
 from .errors import BadFileError, PipelineError, UsageError
 from .lock import dump, parse
 from .means import Means
-from .pinned import Arch, Kernel, Lock, Pending
+from .pinned import Arch, Kernel, Lock, Pending, Toolchain
 from .policies import policies
-from .update_coreos import COREOS, Notes, coreos_lock, read_coreos
+from .update_coreos import Notes, coreos_lock, read_coreos
 from .update_debian import Server, debian_lock, matches, read_debian
 from .update_images import Images, asked_images
 from .update_nvidia import Choice, read_nvidia
@@ -99,8 +100,9 @@ def update(
     for url in failed:
         fetcher.forget(url)  # what came from there was not what its format says: it must not be served from the cache
     new = _debian(wanted, old, indices, choice, notes)
-    releases = asked_images(policy.fedora_coreos, coreos.result(), images, notes)
-    source_keys = policy.container_linux.keys if policy.container_linux else ()
+    releases = asked_images(policy.families.get("fedora-coreos"), coreos.result(), images, notes)
+    retired = policy.families.get("container-linux")
+    source_keys = retired.keys if retired else ()
     limit = settings(wanted).max_unpacked
     means = Means(get=get, lock=new, source_keys=source_keys, take=take, max_unpacked=limit)
     new = vendor_toolchains(wanted.toolchains, policy, new, means, notes)
@@ -176,6 +178,9 @@ def _wished(wanted: Wanted, choice: Choice | None, lock: Lock) -> Lock:
     def drivers(os: str, arch: str, kernel: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*wanted.drivers_for(kernel), *(choice.wanted_on(os, arch) if choice else ()))))
 
+    def unpacks(toolchain: Toolchain) -> bool:  # base and userspace; without [debian] the one that is there has to stay
+        return toolchain.image is None and (not wanted.debian or toolchain.name == f"debian-{wanted.debian.version_id}")
+
     kernels = tuple(
         msgspec.structs.replace(k, drivers=tuple(v for v in drivers(k.os, k.arch, k.kernel) if (v, k.arch) in pinned))
         for k in lock.kernels
@@ -184,13 +189,12 @@ def _wished(wanted: Wanted, choice: Choice | None, lock: Lock) -> Lock:
     pending = {(p.os, p.arch, p.kernel or p.reason): p for p in lock.pending}
     for kernel in kernels:
         open_ = [v for v in drivers(kernel.os, kernel.arch, kernel.kernel) if (v, kernel.arch) not in pinned]
-        if open_ and kernel.os in COREOS:
+        if open_ and kernel.os not in family_names.NO_FEED:
             reason = f"of its drivers not pinned: {', '.join(open_)}"
             entry = Pending(os=kernel.os, arch=kernel.arch, kernel=kernel.kernel, drivers=tuple(open_), reason=reason)
             pending.setdefault((kernel.os, kernel.arch, kernel.kernel), entry)
     arches = {k.arch for k in kernels} | set(wanted.debian.arches if wanted.debian else ())
     waiting = {p.arch for p in pending.values()}
-    own = f"debian-{wanted.debian.version_id}" if wanted.debian else ""
     used = {(k.toolchain, k.arch) for k in kernels}
     wishes = {wish.exact for wish in wanted.drivers} | set(choice.chosen if choice else ())
     return msgspec.structs.replace(
@@ -198,7 +202,7 @@ def _wished(wanted: Wanted, choice: Choice | None, lock: Lock) -> Lock:
         kernels=kernels,
         drivers=tuple(d for d in lock.drivers if d.version in wishes and d.arch in arches | waiting),
         bases=tuple(b for b in lock.bases if b.arch in arches),
-        toolchains=tuple(t for t in lock.toolchains if (t.name, t.arch) in used or (t.name == own and t.arch in arches)),
+        toolchains=tuple(t for t in lock.toolchains if (t.name, t.arch) in used or (t.arch in arches and unpacks(t))),
         pending=tuple(
             p if p.kernel and not p.releases else msgspec.structs.replace(p, drivers=drivers(p.os, p.arch, p.kernel))
             for p in pending.values()

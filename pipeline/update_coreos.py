@@ -7,26 +7,22 @@ release goes when newer ones have taken its place, or when versions.toml no long
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
 
 import msgspec
 
-from . import pin
+from . import family_names, pin
 from .aside import aside
 from .means import Means, Unpinned
 from .pinned import Arch, Kernel, Lock, Os, OsRelease, Pending
 from .policies import Policies
-from .upstream import container_linux, fedora_coreos, flatcar
-from .upstream.fcos_metadata import day
-from .upstream.policy import ContainerLinux, FedoraCoreOS, Flatcar
+from .upstream import families
+from .upstream.policy import SourcePolicy
 from .upstream.records import Discovery, Get, Release, ReleaseKey
 from .versions import numbers_of
 
-COREOS: Final[tuple[Os, ...]] = ("fedora-coreos", "flatcar", "container-linux")
-Policy = FedoraCoreOS | Flatcar | ContainerLinux
 _Place = tuple[str, str, str]
 """Architecture, kernel, and the digest of its headers (the reason, where no kernel is known)."""
 
@@ -44,27 +40,10 @@ class Notes:
         self.problems += other.problems
 
 
-def enabled(policies: Policies) -> dict[Os, Policy]:
-    """The policies of the CoreOS sources that are asked."""
-    given: dict[Os, Policy | None] = {
-        "fedora-coreos": policies.fedora_coreos,
-        "flatcar": policies.flatcar,
-        "container-linux": policies.container_linux,
-    }
-    return {os: policy for os, policy in given.items() if policy is not None}
-
-
 def read_coreos(policies: Policies, old: Lock, get: Get) -> dict[Os, Discovery]:
     """What every enabled source lists now; the sources are read beside each other, each one feed after the other."""
     known = _known(old)
-    asks: dict[Os, Callable[[], Discovery]] = {}
-    if policies.fedora_coreos:
-        asks["fedora-coreos"] = partial(fedora_coreos.discover, get, policies.fedora_coreos, known)
-    if policies.flatcar:
-        asks["flatcar"] = partial(flatcar.discover, get, policies.flatcar, known)
-    if policies.container_linux:
-        asks["container-linux"] = partial(container_linux.discover, get, policies.container_linux, known)
-    running = {os: aside(ask) for os, ask in asks.items()}
+    running = {os: aside(families.family(os).discover, get, policy, known) for os, policy in policies.families.items()}
     return {os: done.result() for os, done in running.items()}
 
 
@@ -78,9 +57,9 @@ def coreos_lock(
     accept_fewer: bool,
 ) -> Lock:
     """``old`` with the kernels and pending entries of every CoreOS source as ``found`` says; drivers are not looked at."""
-    kernels = [k for k in old.kernels if k.os not in COREOS]
-    pending = [p for p in old.pending if p.os not in COREOS]
-    for os, policy in enabled(policies).items():
+    kernels = [k for k in old.kernels if k.os in family_names.NO_FEED]
+    pending = [p for p in old.pending if p.os in family_names.NO_FEED]
+    for os, policy in policies.families.items():
         source = _Source(os, policy, old, found[os], notes, accept_fewer)
         mine, waiting = source.entries(msgspec.structs.replace(means, keys=policy.keys, lock=old))
         kernels += mine
@@ -91,9 +70,8 @@ def coreos_lock(
 def os_release(key: ReleaseKey) -> OsRelease:
     """How a host with that release names itself in its os-release."""
     os, channel, version, _ = key
-    ids = {"fedora-coreos": "fedora", "flatcar": "flatcar", "container-linux": "coreos"}
-    number = version.partition(".")[0] if os == "fedora-coreos" else version
-    return OsRelease(channel=channel, version=version, id=ids[os], version_id=number)
+    name, number = families.family(os).names(version)
+    return OsRelease(channel=channel, version=version, id=name, version_id=number)
 
 
 def _known(lock: Lock) -> dict[ReleaseKey, str]:
@@ -105,9 +83,10 @@ def _known(lock: Lock) -> dict[ReleaseKey, str]:
 class _Source:
     """One OS: what the lock held of it against what its source lists now."""
 
-    def __init__(self, os: Os, policy: Policy, old: Lock, found: Discovery, notes: Notes, accept_fewer: bool) -> None:
+    def __init__(self, os: Os, policy: SourcePolicy, old: Lock, found: Discovery, notes: Notes, accept_fewer: bool) -> None:
         self.os, self.policy, self.notes, self.accept_fewer = os, policy, notes, accept_fewer
-        channels = self._channels()
+        self.family = families.family(os)
+        channels = self.family.channels(policy)
         self.pinned: dict[ReleaseKey, list[Kernel]] = {}
         self.waiting: dict[ReleaseKey, Pending] = {}
         for kernel in old.kernels:
@@ -122,13 +101,6 @@ class _Source:
         notes.reports += [f"{os}: {line}" for line in found.warnings]
         notes.problems += [f"{os} {p.channel}: {p.message}; what it gave before is kept" for p in found.problems]
         self.failed = {p.channel.partition("-")[0] for p in found.problems}
-
-    def _channels(self) -> set[str]:
-        if isinstance(self.policy, FedoraCoreOS):
-            return set(self.policy.streams)
-        if isinstance(self.policy, Flatcar):
-            return {channel.partition("-")[0] for channel in self.policy.channels}
-        return {"stable"}
 
     def entries(self, means: Means) -> tuple[list[Kernel], list[Pending]]:
         """Kernels and pending entries as they should be."""
@@ -154,7 +126,7 @@ class _Source:
             return [Unpinned(held.reason, held.see)]
         if release.kernel is None:
             return [pin.unknown_kernel(release)]
-        return [pin.tried(partial(pin.PINS[self.os], release, means))]
+        return [pin.tried(partial(self.family.pin, release, means))]
 
     def _wait(self, why: dict[_Place, Pending], key: ReleaseKey, kernel: str, reason: Unpinned) -> None:
         """Note that a release is pending: one entry a kernel; where no kernel is known, one a reason."""
@@ -200,8 +172,8 @@ class _Source:
             return True
         if self.policy.since is None:
             return False
-        if self.os == "fedora-coreos":
-            return day(key[2]) >= self.policy.since
+        if self.family.day:
+            return self.family.day(key[2]) >= self.policy.since
         return any(other < number for other in others)
 
     def _fewer(self) -> frozenset[str]:

@@ -21,7 +21,7 @@ from .mirrors import Mirrors
 from .pinned import Os
 from .update_coreos import Notes
 from .upstream.fedora_coreos import kernel_from_rpm_query
-from .upstream.policy import FedoraCoreOS
+from .upstream.policy import FedoraCoreOS, SourcePolicy
 from .upstream.records import Discovery, Release
 
 if TYPE_CHECKING:
@@ -109,11 +109,11 @@ def _file(engine: Engine, image: str, path: str, place: Path, limit: int) -> Pat
 
 
 def asked_images(
-    policy: FedoraCoreOS | None, found: Mapping[Os, Discovery], images: Images | None, notes: Notes
+    policy: SourcePolicy | None, found: Mapping[Os, Discovery], images: Images | None, notes: Notes
 ) -> dict[Os, Discovery]:
     """``found`` with the kernels that only images know. One that cannot be read leaves its release as it was, and is reported."""
     listed = dict(found)
-    if policy is None or images is None or not policy.images or "fedora-coreos" not in listed:
+    if not isinstance(policy, FedoraCoreOS) or images is None or not policy.images or "fedora-coreos" not in listed:
         return listed
     releases: list[Release] = []
     for release in listed["fedora-coreos"].releases:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
-from . import pin
+from . import family_names, pin
 from .errors import NetworkError, UpstreamDataError
 from .means import Means
 from .pinned import Arch, Driver, Kind, Lock, PendingDriver
@@ -136,7 +136,7 @@ class Choice:
 
     def wanted_on(self, os: str, arch: str) -> tuple[str, ...]:
         """Versions for the kernels of one OS and architecture."""
-        if os not in self.policy.os:
+        if os not in (family_names.names() if self.policy.os is None else self.policy.os):
             return ()
         return tuple(version for version, one in self.chosen.items() if arch in self._arches(one))
 

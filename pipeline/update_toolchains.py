@@ -1,7 +1,7 @@
 """The toolchains that versions.toml names: a vendor's image by digest, and pinned packages on top of it.
 
-The digest is a person's, as is the list of packages: what compiles is not chosen by a machine. Fedora's packages are checked
-by their own signatures, against the keys of ``[fedora-coreos]``.
+The digest is a person's, as is the list of packages: what compiles is not chosen by a machine. RPMs are checked by their own
+signatures, against the keys of the table of their OS.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .pin_kernels import today
 from .pinned import BaseImage, File, Lock, Toolchain
 from .policies import Policies
 from .update_coreos import Notes
+from .upstream.policy import VendorKey
 from .wanted import ToolchainWish
 
 _MAX: Final = 1 << 30
@@ -25,15 +26,15 @@ _MAX: Final = 1 << 30
 
 def vendor_toolchains(wishes: Sequence[ToolchainWish], policies: Policies, lock: Lock, means: Means, notes: Notes) -> Lock:
     """``lock`` with the toolchains of ``wishes``; one whose packages cannot be had stays as it was, and is named."""
-    keys = policies.fedora_coreos.keys if policies.fedora_coreos else ()
     kept = [t for t in lock.toolchains if t.image is None]
     for wish in wishes:
+        keys = policies.families[wish.os].keys if wish.os in policies.families else ()
         for arch, digest in wish.digests.items():
             held = next((t for t in lock.toolchains if (t.name, t.arch) == (wish.name, arch)), None)
             name, _, tag = wish.image.rpartition(":")
             image = BaseImage(name=name, tag=tag, digest=digest)
             try:
-                packages = tuple(_package(url, held, means, keys) for url in wish.packages.get(arch, ()))
+                packages = tuple(_package(url, held, means, keys, wish.os) for url in wish.packages.get(arch, ()))
             except PipelineError as error:
                 notes.problems.append(f"toolchain {wish.name}/{arch}: {error}" + ("; the pinned one is kept" if held else ""))
                 kept += [held] if held else []
@@ -45,12 +46,12 @@ def vendor_toolchains(wishes: Sequence[ToolchainWish], policies: Policies, lock:
     return msgspec.structs.replace(lock, toolchains=tuple(kept))
 
 
-def _package(url: str, held: Toolchain | None, means: Means, keys: Sequence[object]) -> File:
+def _package(url: str, held: Toolchain | None, means: Means, keys: tuple[VendorKey, ...], os: str) -> File:
     for file in held.packages if held else ():
         if file.urls == (url,):
             return file
     if means.take is None or not keys:
-        raise PipelineError(f"{url} cannot be got and checked", hint="its vendor's key belongs in [fedora-coreos] keys")
+        raise PipelineError(f"{url} cannot be got and checked", hint=f"its vendor's key belongs in [{os}] keys")
     taken = means.take([url], _MAX)
-    package = rpms.verify(taken.path, keyring(tuple(keys), means.get))  # type: ignore[arg-type]
+    package = rpms.verify(taken.path, keyring(keys, means.get))
     return taken.pin(package.name, f"{package.version}-{package.release}", "vendor-sum")

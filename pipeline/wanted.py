@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct, field
 
+from . import family_names
 from .errors import BadFileError, PipelineError, UsageError
 from .limits import MAX_UNPACKED
 from .pinned import Arch, Driver, Kernel, Kind, Name, Os, Url
@@ -123,15 +124,16 @@ class Build(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Wanted(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The whole file. What upstreams are asked for is read by ``policies``: only ``doit update`` needs it."""
+    """The whole file. What upstreams are asked for is read by ``policies``: only ``doit update`` needs it.
+
+    ``families``: the table of each OS family, under the family's name; in the file they stand at the top.
+    """
 
     settings: Settings = Settings()
     archives: dict[Name, tuple[str, ...]] = {}
     build: Build = Build()
     debian: Debian | None = None
-    fedora_coreos: dict[str, Any] | None = field(name="fedora-coreos", default=None)
-    flatcar: dict[str, Any] | None = None
-    container_linux: dict[str, Any] | None = field(name="container-linux", default=None)
+    families: dict[Os, dict[str, Any]] = {}
     nvidia: dict[str, Any] | None = None
     drivers: tuple[DriverWish, ...] = field(name="driver", default=())
     exclusions: tuple[Exclusion, ...] = field(name="exclude", default=())
@@ -152,9 +154,13 @@ def parse(text: str, name: str = str(WANTED_FILE)) -> Wanted:
     Raises BadFileError with ``name`` and the place of the first thing that is wrong.
     """
     try:
-        wanted = msgspec.convert(tomllib.loads(text), Wanted)
+        wanted = msgspec.convert(_gathered(tomllib.loads(text)), Wanted)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as error:
         raise BadFileError(f"{name}: {error}", hint="see 'Wishes' in the README") from error
+    for number, toolchain in enumerate(wanted.toolchains):
+        family_names.check((toolchain.os,), f"{name}: `$.toolchain[{number}].os`")
+    for number, exclusion in enumerate(wanted.exclusions):
+        family_names.check(exclusion.os, f"{name}: `$.exclude[{number}].os`")
     seen: set[str] = set()
     for number, wish in enumerate(wanted.drivers):
         _version(wish.exact, f"{name}: `$.driver[{number}].exact`")
@@ -173,6 +179,22 @@ def parse(text: str, name: str = str(WANTED_FILE)) -> Wanted:
             except PipelineError as error:
                 raise BadFileError(f"{name}: {error.message} - at `$.exclude[{number}]`", hint=error.hint) from error
     return wanted
+
+
+def _gathered(tables: dict[str, Any]) -> dict[str, Any]:
+    """The file's tables with those of OS families below ``families``, and a family's toolchains among ``toolchain``."""
+    found = {os: tables.pop(os) for os in family_names.names() if os in tables}
+    own = [
+        {"os": os, **wish}
+        for os, table in found.items()
+        if isinstance(table, dict)
+        for wish in table.pop("toolchain", ())
+        if isinstance(wish, dict)
+    ]
+    if "families" in tables:  # the name is ours: as in any table, what nobody knows is an error
+        tables["families "] = tables.pop("families")
+    toolchains = {"toolchain": [*tables.get("toolchain", ()), *own]} if own else {}
+    return {**tables, **toolchains, "families": found}
 
 
 def _version(text: str, where: str) -> None:

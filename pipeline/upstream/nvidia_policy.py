@@ -52,7 +52,8 @@ class Drivers(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     them that has ended, or whose end is not known, needs an entry in ``reasons``. ``hold`` keeps a branch at a version.
     ``exact``: further versions. ``kinds``: the kinds of module required of a branch, all that it has where nothing is
     said. ``ends``: end-of-life days that a person knows, before those of the feeds. ``sources``: who is asked, best
-    first. ``cuda``: the CUDA releases whose redist manifests are read. ``os``: on whose kernels these drivers are wanted.
+    first. ``cuda``: the CUDA releases whose redist manifests are read. ``os``: on whose kernels these
+    drivers are wanted; where nothing is said, on those of every family whose feeds are followed (Debian's is not one).
     """
 
     branches: Literal["newest of each supported branch"] | tuple[_Branch, ...] = SUPPORTED
@@ -65,7 +66,7 @@ class Drivers(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     arches: Annotated[tuple[Arch, ...], Meta(min_length=1)] = _ARCHES
     sources: Annotated[tuple[Source, ...], Meta(min_length=1)] = ("data-centre", "redist", "debian")
     cuda: tuple[Annotated[str, Meta(pattern=r"^[0-9]{1,2}(\.[0-9]{1,3}){1,2}\Z")], ...] = ()
-    os: tuple[Os, ...] = ("fedora-coreos", "flatcar", "container-linux")
+    os: tuple[Os, ...] | None = None
 
     def __post_init__(self) -> None:
         if "unofficial" in self.sources:

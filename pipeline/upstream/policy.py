@@ -33,7 +33,10 @@ class VendorKey(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     source: Annotated[str, Meta(pattern=r"^https://[!-~]+\Z", max_length=500)]
 
 
-class _Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class SourcePolicy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What every family's table has. ``enabled``: False where nobody is asked, though the table is there."""
+
+    enabled: bool = True
     arches: Annotated[tuple[Arch, ...], Meta(min_length=1)] = ("amd64", "arm64")
     keep: Keep = 3
     since: datetime.date | None = None
@@ -41,7 +44,7 @@ class _Policy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     keys: tuple[VendorKey, ...] = ()
 
 
-class FedoraCoreOS(_Policy, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class FedoraCoreOS(SourcePolicy, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``barriers``: also the releases that every node passes on its way up, some with kernels of Fedora 31.
 
     ``images``: where a build's metadata lacks the kernel, get the release's container image (2 GB) and read its database.
@@ -56,7 +59,7 @@ class FedoraCoreOS(_Policy, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     images: bool = True
 
 
-class Flatcar(_Policy, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Flatcar(SourcePolicy, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``lts`` means the LTS lines that have not ended; an ended one is named (``lts-2023``), with the reason.
 
     ``ahead``: also ask the release servers, which know a release some hours before the feed does.
@@ -70,7 +73,7 @@ class Flatcar(_Policy, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise ValueError(f"channel {ended[0]} has ended: say in `reason` why it is still wanted")
 
 
-class ContainerLinux(_Policy, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ContainerLinux(SourcePolicy, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """CoreOS Container Linux, retired in 2020; off unless ``enabled``, which needs a ``reason``.
 
     ``kernels`` gives what ``uname -r`` prints on a release, for example ``"1967.6.0" = "4.14.96-coreos-r1"``: the feed

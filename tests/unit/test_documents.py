@@ -16,7 +16,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline import errors, policies, wanted
+from pipeline import errors, family_names, policies, wanted
+from pipeline.upstream import families
 from tests.documents import README, ROOT, blocks, commands, documents, headings, links, spans
 
 DOIT = Path(sys.executable).with_name("doit")
@@ -116,7 +117,11 @@ def test_every_table_and_key_of_versions_toml_is_explained_and_no_other() -> Non
         table = "".join(re.findall(r"`\[+([a-z-]+)\]+`", first)) or table
         explained.setdefault(table, set()).update(re.findall(r"`([a-z_]+)`", keys))
     real: dict[str, set[str]] = {}
+    for os in family_names.names():
+        real[os] = {inner.encode_name for inner in msgspec.structs.fields(families.family(os).policy)}
     for field in (*msgspec.structs.fields(wanted.Wanted), *msgspec.structs.fields(policies.Policies)):
+        if field.name == "families":
+            continue
         kind = next((t for t in _structs(field.type)), None)
         real[field.encode_name] = {inner.encode_name for inner in msgspec.structs.fields(kind)} if kind else set()
     del explained[""]

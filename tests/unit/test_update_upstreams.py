@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -24,6 +24,7 @@ from pipeline.pinned import Driver, Kernel, Lock, Pending
 from pipeline.summary import summary
 from pipeline.update import Result, update
 from pipeline.upstream import fedora_coreos, flatcar, nvidia_feeds
+from pipeline.upstream.families import flatcar as flatcar_family
 from pipeline.upstream.nvidia_policy import Chosen
 from pipeline.upstream.records import Release
 from tests import samples
@@ -510,7 +511,7 @@ def test_what_a_pin_function_gives_is_merged_by_kernel_and_headers_and_asked_for
 
     world.policy = POLICY.replace("[flatcar]", "[flatcar]\narches = ['amd64']\nchannels = ['stable', 'beta', 'lts']")
     base = samples.a_lock(kernels=(), drivers=())
-    monkeypatch.setitem(pin.PINS, "flatcar", pinning)
+    monkeypatch.setattr(flatcar_family, "FAMILY", replace(flatcar_family.FAMILY, pin=pinning))
     world.policy += "[debian]\nversion_id = '12'\nkeyring = '/none'\nsuites = [{archive = 'debian', suite = 'x'}]\n"
     world.policy += "toolchain = ['gcc-12']\nbase = ['kmod']\nkernels = []\n"
     (world.folder / "no-apt").mkdir()
@@ -546,7 +547,7 @@ def test_a_pin_function_whose_server_fails_leaves_the_entry_pending_with_that_re
         means.get(f"https://stable.release.flatcar-linux.net/{release.version}", True)
         raise AssertionError("it is not there")
 
-    monkeypatch.setitem(pin.PINS, "flatcar", failing)
+    monkeypatch.setattr(flatcar_family, "FAMILY", replace(flatcar_family.FAMILY, pin=failing))
     held = world.first()
     reason = pending(held, "flatcar")["6.12.102-flatcar"].reason
     assert "https://stable.release.flatcar-linux.net/4593.2.5: 404 Not Found" in reason

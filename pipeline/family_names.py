@@ -1,0 +1,26 @@
+"""Which OS families there are, by their modules' names alone: every run reads versions.toml, few need what reads feeds."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from .errors import BadFileError
+from .pinned import Os
+
+NO_FEED: tuple[Os, ...] = ("debian", "host")
+"""Debian's archive is no family with a feed of releases; ``host`` is the machine one stands on."""
+
+
+@cache
+def names() -> tuple[Os, ...]:
+    """Every family below upstream/families, sorted."""
+    here = Path(__file__).parent / "upstream/families"
+    return tuple(sorted(path.stem.replace("_", "-") for path in here.glob("*.py") if not path.stem.startswith("_")))
+
+
+def check(oses: tuple[Os, ...], where: str) -> None:
+    """Raise BadFileError, with ``where``, for the first OS that nothing here knows."""
+    for os in oses:
+        if os not in NO_FEED and os not in names():
+            raise BadFileError(f"{where}: no OS '{os}'", hint=f"there are {', '.join((*NO_FEED, *names()))}")
