@@ -58,7 +58,7 @@ pull() {
     [ "$status" != 124 ] || REASON="the pull of $reference took more than $seconds s"
     if grep -qiE 'no space left' "$SCRATCH/pull"; then
         return 34
-    elif grep -qiE 'unauthorized|authentication required|access denied|is denied|403 ' "$SCRATCH/pull"; then
+    elif grep -qiE 'unauthorized|authentication required|no basic auth credentials|access denied|is denied|403 ' "$SCRATCH/pull"; then
         return 33
     elif grep -qiE 'manifest unknown|manifest for .* not found|name unknown|repository name not known' "$SCRATCH/pull"; then
         # Only the registry's own "there is none" counts as that; everything else may be a fault on the way.

@@ -6,6 +6,7 @@ else is real: the index made and signed by the pipeline's code, pulls, digests, 
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -196,6 +197,27 @@ def test_a_silent_registry_is_told_from_a_missing_image(host: RealHost) -> None:
     settings = host.root / "etc/nvidia-driver/driver.env"
     settings.write_text(f"DRIVER_REGISTRY=localhost:9/gpu\nDRIVER_VERSION={A}\nDRIVER_BOOT_DEADLINE=0\n")
     assert "refused" in host.run("boot", status=31)
+
+
+def test_a_login_is_taken_from_the_file_of_credentials(tmp_path: Path, engine_host: str) -> None:
+    if shutil.which("htpasswd") is None:
+        pytest.skip("htpasswd is not installed (./doit.sh test installs it)")
+    with running_registry(tmp_path / "registry") as address:
+        host = RealHost(tmp_path, "docker", address, {"DOCKER_HOST": engine_host})
+        host.publish(KERNEL)
+    line = subprocess.run(["htpasswd", "-nbB", "-C", "4", "host", "secret"], check=True, capture_output=True, text=True).stdout
+    with running_registry(tmp_path / "registry", htpasswd=line.strip() + "\n") as address:
+        host.address = address.replace("127.0.0.1", "localhost")
+        settings = host.root / "etc/nvidia-driver/driver.env"
+        settings.write_text(f"DRIVER_REGISTRY={host.address}/gpu\nDRIVER_VERSION={A}\nDRIVER_BOOT_DEADLINE=0\n")
+        assert "no basic auth credentials" in host.run("boot", status=33)
+        login = {"auths": {host.address: {"auth": base64.b64encode(b"host:secret").decode()}}}
+        (host.root / "etc/nvidia-driver/logins.json").write_text(json.dumps(login))
+        with settings.open("a") as more:
+            more.write("DRIVER_CREDENTIALS=/etc/nvidia-driver/logins.json\n")
+        host.run("boot")
+        assert f"image {KERNEL} " in host.told("load")
+        host.clean()
 
 
 def test_the_next_kernels_image_is_fetched_and_old_ones_go(host: RealHost) -> None:
