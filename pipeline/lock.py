@@ -91,6 +91,8 @@ def _check(lock: Lock, name: str) -> None:
             DriverVersion(driver.version)
         except PipelineError as error:
             raise bad(f"drivers[{number}].version", error.message) from error
+        if driver.fabric and driver.source == "debian":
+            raise bad(f"drivers[{number}].fabric", f"driver {driver.version} is of Debian's packages, its Fabric Manager is not")
         if not driver.kinds:
             raise bad(f"drivers[{number}]", f"driver {driver.version} has no module sources of either kind")
         if missing := [k for k in driver.required if k not in driver.kinds]:
@@ -153,7 +155,7 @@ def _walk(lock: Lock) -> Iterator[tuple[str, File]]:
     groups += [(f"bases[{n}].packages", b.packages) for n, b in enumerate(lock.bases)]
     groups += [(f"toolchains[{n}].packages", t.packages) for n, t in enumerate(lock.toolchains)]
     for n, d in enumerate(lock.drivers):
-        groups += [(f"drivers[{n}].{part}", getattr(d, part)) for part in ("open", "proprietary", "userspace")]
+        groups += [(f"drivers[{n}].{part}", getattr(d, part)) for part in ("open", "proprietary", "userspace", "fabric")]
     for n, k in enumerate(lock.kernels):
         groups += [(f"kernels[{n}].headers", k.headers), (f"kernels[{n}].image", k.image)]
     for where, files in groups:

@@ -8,6 +8,7 @@ from .artefacts import Take
 from .gpg import Keys, dearmour
 from .limits import MAX_UNPACKED
 from .pinned import Lock
+from .upstream.nvidia_files import Redist
 from .upstream.policy import VendorKey
 from .upstream.records import Get
 
@@ -22,7 +23,8 @@ class Unpinned(Struct, frozen=True):
 class Means(Struct, frozen=True, kw_only=True):
     """How to get a URL, the vendor's keys by policy, kernel.org's, the lock as it is so far.
 
-    ``take`` gets a file that is no feed; None where nothing may be downloaded.
+    ``take`` gets a file that is no feed; None where nothing may be downloaded. ``redists``: NVIDIA's redist manifests that
+    were read; ``fabric_manager``: whether drivers are wanted with it.
     """
 
     get: Get
@@ -31,6 +33,8 @@ class Means(Struct, frozen=True, kw_only=True):
     lock: Lock
     take: Take | None = None
     max_unpacked: int = MAX_UNPACKED
+    redists: tuple[Redist, ...] = ()
+    fabric_manager: bool = False
 
 
 def keyring(keys: tuple[VendorKey, ...], get: Get) -> Keys:

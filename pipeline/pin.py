@@ -76,7 +76,7 @@ def driver(chosen: Chosen, arch: Arch, means: Means) -> Driver | Unpinned:
     see = tesla_url(DriverVersion(chosen.version), arch) if "data-centre" in sources else ""
     if means.take is None:
         return Unpinned("its archive has not been downloaded, checked and pinned", see)
-    return pin_driver.run_file(chosen, arch, means)
+    return pin_driver.pinned(chosen, arch, means)
 
 
 def tried(pin: Callable[[], T | Unpinned]) -> T | Unpinned:

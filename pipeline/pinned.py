@@ -137,15 +137,19 @@ class Kernel(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
 
 class Driver(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """One NVIDIA driver of one architecture; every part comes from ``version`` (other_versions names what does not)."""
+    """One NVIDIA driver of one architecture; every part comes from ``version`` (other_versions names what does not).
+
+    ``fabric``: the Fabric Manager, which machines with NVSwitch need; beside NVIDIA's own archives only.
+    """
 
     version: Name
     arch: Arch
-    source: Literal["debian", "run"]
+    source: Literal["debian", "run", "redist"]
     date: Date
     open: tuple[File, ...] = ()
     proprietary: tuple[File, ...] = ()
     userspace: Annotated[tuple[File, ...], Meta(min_length=1)]
+    fabric: tuple[File, ...] = ()
     required: tuple[Kind, ...] = ()
     stale: bool = False
 
@@ -232,6 +236,6 @@ class Lock(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, 
         for toolchain in self.toolchains:
             yield from toolchain.packages
         for driver in self.drivers:
-            yield from (*driver.open, *driver.proprietary, *driver.userspace)
+            yield from (*driver.open, *driver.proprietary, *driver.userspace, *driver.fabric)
         for kernel in self.kernels:
             yield from (*kernel.headers, *kernel.image)

@@ -303,6 +303,8 @@ class Renderer:
             "io.coreos-nvidia.driver": driver.version,
             "io.coreos-nvidia.kinds": " ".join(kinds),
         }
+        if driver.fabric:
+            labels["io.coreos-nvidia.fabric-manager"] = driver.fabric[0].version
         if other:
             labels["io.coreos-nvidia.other-versions"] = " ".join(other)
         return labels

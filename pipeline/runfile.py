@@ -57,10 +57,11 @@ class Listed:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What the archive says of itself."""
+    """What the archive says of itself. ``title`` names the architecture: ``… Graphics Driver for Linux-x86_64``."""
 
     version: str
     listed: tuple[Listed, ...]
+    title: str = ""
 
 
 def parse_manifest(text: str, what: str) -> Manifest:
@@ -85,7 +86,7 @@ def parse_manifest(text: str, what: str) -> Manifest:
         if not entry.is_link and seen.setdefault(entry.name, entry) != entry:
             raise IntegrityError(f"{what}: its .manifest names '{entry.name}' twice, and differently", hint=HINT)
         listed.append(entry)
-    return Manifest(lines[1].strip(), tuple(listed))
+    return Manifest(lines[1].strip(), tuple(listed), lines[0].strip())
 
 
 def payload_at(path: Path) -> int:

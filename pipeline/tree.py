@@ -13,7 +13,7 @@ from .pinned import Driver, File, Kernel
 
 LAYOUT: Final = 2
 """Raise it where the same pinned files give another tree."""
-Make = Literal["rpms", "developer-container", "source", "run", "run-userspace"]
+Make = Literal["rpms", "developer-container", "source", "run", "run-userspace", "redist", "redist-userspace"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,10 @@ def of_kernel(kernel: Kernel) -> tuple[Tree, ...]:
 
 
 def of_driver(driver: Driver, part: Literal["modules", "userspace"]) -> tuple[Tree, ...]:
-    """The tree of a run file's module sources, or of its userspace; none for Debian's packages."""
+    """The tree of an NVIDIA archive's module sources, or of its userspace and Fabric Manager; none for Debian's packages."""
     if driver.source == "debian":
         return ()
-    return (Tree(f"{part}.tar", "run" if part == "modules" else "run-userspace", driver.userspace[:1]),)
+    if part == "modules":
+        return (Tree("modules.tar", driver.source, driver.userspace[:1]),)
+    made: Make = "run-userspace" if driver.source == "run" else "redist-userspace"
+    return (Tree("userspace.tar", made, driver.userspace[:1] + driver.fabric),)

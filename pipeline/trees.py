@@ -14,17 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final, cast
 
-from . import disk_image, rpms, runfile
-from .errors import IntegrityError, PairFailed
+from . import disk_image, redist, rpms, runfile, userspace
+from .errors import PairFailed
 from .inputs import Inputs
 from .limits import MAX_UNPACKED
 from .tree import Make, Tree
 from .unpacking import Entry, from_tar, renamed, to_tar, unpacked
 
 CACHE: Final = Path("build/trees")
-KIND_TABLE: Final = "out/opt/nvidia-driver/gpus"
-"""Which kind of module drives which GPU, a line a PCI id, for a shell (upstream/nvidia_gpus.py)."""
-_MAX_TABLE: Final = 16 << 20
 
 
 def lay(tree: Tree, cache: Path, inputs: Inputs, limit: int = MAX_UNPACKED) -> Path:
@@ -48,11 +45,18 @@ def entries(make: Make, paths: Sequence[Path], kernel: str, scratch: Path, limit
     elif make == "source":
         yield from _source(paths, kernel, limit)
     elif make == "run":
-        yield from renamed(
-            runfile.entries(paths[0], limit), lambda name: name if name.startswith(("kernel/", "kernel-open/")) else ""
-        )
+        yield from renamed(runfile.entries(paths[0], limit), _sources)
+    elif make == "redist":
+        yield from renamed(redist.entries(paths[0], limit), _sources)
     else:
-        yield from _userspace(paths[0], limit)
+        archive, *more = paths
+        yield from (userspace.of_run if make == "run-userspace" else userspace.of_redist)(archive, limit)
+        for path in more:
+            yield from userspace.of_fabric_manager(path, limit)
+
+
+def _sources(name: str) -> str:
+    return name if name.startswith(("kernel/", "kernel-open/")) else ""
 
 
 def _usr_only(*prefixes: str) -> Callable[[str], str]:
@@ -108,75 +112,3 @@ def _source(paths: Sequence[Path], kernel: str, limit: int) -> Iterator[Entry]:
 def _below(name: str, place: str) -> str:
     rest = name.partition("/")[2]
     return f"{place}/{rest}" if rest else ""
-
-
-_ICDS: Final = {
-    "VULKAN_ICD_JSON": "share/vulkan",
-    "GLVND_EGL_ICD_JSON": "share/glvnd/egl_vendor.d",
-    "EGL_EXTERNAL_PLATFORM_JSON": "share/egl/egl_external_platform.d",
-    "CUDA_ICD": "share/OpenCL/vendors",
-    "APPLICATION_PROFILE": "share/nvidia",
-}
-_PROGRAMS: Final = ("UTILITY_BINARY", "NVIDIA_MODPROBE", "INTERNAL_UTILITY_BINARY")
-_NO_X: Final = ("XMODULE", "GLX_MODULE", "TLS_LIB", "XLIB", "LIBGL_LA", "OPENGL_HEADER", "INTERNAL_UTILITY_LIB")
-_SHARED: Final = ("libOpenGL.so", "libGL.so", "libGLX.so", "libEGL.so", "libGLESv", "libGLdispatch.so", "libOpenCL.so")
-"""libglvnd's and Khronos' loaders: they are of the container's system, not of the driver."""
-
-
-def _userspace(path: Path, limit: int) -> Iterator[Entry]:
-    """Libraries, tools, firmware and tables of a run file, in the layout of the image; what each is, its manifest says."""
-    manifest, files = runfile.read(path, limit)
-    places: dict[str, tuple[str, int]] = {}
-    links: dict[str, str] = {}
-    for listed in manifest.listed:
-        base = posixpath.basename(listed.name)
-        place = _place(listed, manifest.version)
-        if not place or listed.compat32 or base.startswith(_SHARED):
-            continue
-        if listed.is_link:
-            target = posixpath.basename(listed.free_words[-1]) if listed.free_words else ""
-            if target:
-                links[place] = f"../{target}" if "/gbm/" in place else target
-        else:
-            places[listed.name] = (place, listed.mode)
-    taken: set[str] = set()
-    for entry in runfile.entries(path, limit):
-        if entry.kind == "file" and entry.name in places:
-            name, mode = places[entry.name]
-            taken.add(name)
-            yield Entry(name, mode & 0o755, "file", entry.size, data=entry.data)
-        elif entry.kind == "file" and posixpath.basename(entry.name) == "supported-gpus.json":
-            assert entry.data is not None
-            from .upstream import nvidia_gpus  # a run that builds nothing does not pay for it
-
-            table = nvidia_gpus.kind_table(nvidia_gpus.parse(entry.data.read(_MAX_TABLE), f"{path.name}: {entry.name}").chips)
-            yield Entry(KIND_TABLE, 0o644, "file", len(table), data=io.BytesIO(table))
-        elif entry.kind == "file" and entry.name == "LICENSE":
-            place = f"out/usr/share/licenses/nvidia-{manifest.version}/{entry.name}"
-            yield Entry(place, 0o644, "file", entry.size, data=entry.data)
-    if not taken or files.keys().isdisjoint(places):
-        raise IntegrityError(f"{path.name} holds no userspace by its .manifest", hint="is it a driver of NVIDIA's?")
-    for place, target in sorted(links.items()):
-        if place not in taken and posixpath.join(posixpath.dirname(place), target) != place:
-            yield Entry(place, 0o777, "link", target=target)
-
-
-def _place(listed: runfile.Listed, version: str) -> str:
-    """Where a member goes in the image; "" for what an image has no use for (X, 32 bit, documents, the installer)."""
-    base, kind = posixpath.basename(listed.name), listed.type
-    volume = "out/usr/local/nvidia"
-    if listed.name.startswith("firmware/") and base.endswith(".bin"):
-        return f"out/firmware/nvidia/{version}/{base}"
-    if base == "nvoptix.bin":
-        return f"{volume}/share/nvidia/{base}"
-    if kind in _PROGRAMS or (kind == "UTILITY_BIN_SYMLINK"):
-        return f"{volume}/bin/{base}" if base.startswith("nvidia-") else ""
-    if kind in _ICDS:
-        folder = _ICDS[kind]
-        if kind == "VULKAN_ICD_JSON":
-            folder += "/" + (listed.free_words[0].strip("/") if listed.free_words else "icd.d")
-        return f"{volume}/{folder}/{base}"
-    if kind.startswith(_NO_X) or ".so" not in base or base.endswith(".la"):
-        return ""
-    folder = "lib64/vdpau" if base.startswith("libvdpau_nvidia") else "lib64/gbm" if base.endswith("_gbm.so") else "lib64"
-    return f"{volume}/{folder}/{base}"

@@ -96,7 +96,6 @@ def update(
         others = [wish.exact for wish in wanted.drivers]
         choice = Choice(policy.nvidia, reading, old, day, others=others, accept_fewer=accept_fewer)
         notes.add(reading.notes)
-        notes.add(choice.notes)
     for url in failed:
         fetcher.forget(url)  # what came from there was not what its format says: it must not be served from the cache
     new = _debian(wanted, old, indices, choice, notes)
@@ -107,7 +106,7 @@ def update(
     means = Means(get=get, lock=new, source_keys=source_keys, take=take, max_unpacked=limit)
     new = vendor_toolchains(wanted.toolchains, policy, new, means, notes)
     new = coreos_lock(policy, new, releases, means, notes, accept_fewer=accept_fewer)
-    new = choice.lock(new, means) if choice else msgspec.structs.replace(new, pending_drivers=())
+    new = choice.lock(new, means, notes) if choice else msgspec.structs.replace(new, pending_drivers=())
     try:
         new = parse(dump(_wished(wanted, choice, new)), "the new lock")
     except BadFileError as error:

@@ -8,10 +8,10 @@ so of more than half of the drivers, the sources are refused.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -21,12 +21,14 @@ from .means import Means
 from .pinned import Arch, Driver, Kind, Lock, PendingDriver
 from .update_coreos import Notes
 from .upstream import nvidia_feeds as feeds
-from .upstream.nvidia_files import parse_redist, redist_manifest_url
+from .upstream.nvidia_files import Redist, parse_redist, redist_manifest_url
 from .upstream.nvidia_policy import Chosen, Drivers, Known, Listed, Source, of_data_centre, of_hints, of_redist, select
 from .upstream.records import Get
 from .versions import DriverVersion
 
 T = TypeVar("T")
+_SOURCES: Final[Mapping[str, tuple[Source, ...]]] = {"debian": ("debian",), "run": ("data-centre",), "redist": ("redist",)}
+"""Who lists a driver that is pinned from there."""
 
 
 @dataclass
@@ -38,6 +40,7 @@ class Reading:
     notes: Notes = field(default_factory=Notes)
     whole: bool = True
     failed: list[str] = field(default_factory=list)
+    redists: list[Redist] = field(default_factory=list)
 
 
 def read_nvidia(policy: Drivers, get: Get) -> Reading:
@@ -61,6 +64,7 @@ def read_nvidia(policy: Drivers, get: Get) -> Reading:
     for cuda in policy.cuda if "redist" in policy.sources else ():
         if redist := read(redist_manifest_url(cuda), parse_redist, immutable=True):
             found.listed.append(of_redist(redist))
+            found.redists.append(redist)
     if ends := read(feeds.END_OF_LIFE_URL, feeds.parse_end_of_life):
         found.ends |= ends.branches
     if hints := read(feeds.UNOFFICIAL_URL, feeds.parse_unofficial, decides=False):
@@ -68,8 +72,9 @@ def read_nvidia(policy: Drivers, get: Get) -> Reading:
     if newest := read(feeds.NEWEST_URL, feeds.parse_newest, decides=False):
         found.listed += [_hint(version) for version, _ in newest.branches.values()]
     for arch in policy.arches:
-        if latest := read(feeds.latest_url(arch), feeds.parse_latest, decides=False):
-            found.listed.append(_hint(latest))
+        decides = "consumer" in policy.sources
+        if latest := read(feeds.latest_url(arch), feeds.parse_latest, decides=decides):
+            found.listed.append(Listed(version=latest, source="consumer", arches=(arch,)) if decides else _hint(latest))
     return found
 
 
@@ -88,6 +93,7 @@ class Choice:
         selection = select(policy, Known(listed=tuple(reading.listed), ends=reading.ends), today)
         self.chosen = {chosen.version: chosen for chosen in selection.drivers}
         self.notes = Notes([f"nvidia {line}" for line in selection.reports], [])
+        self._redists = tuple(reading.redists)
         self._listed = [entry for entry in reading.listed if entry.source in policy.sources]
         self._keep(_held(old, set(others), policy), whole=reading.whole, accept_fewer=accept_fewer)
 
@@ -144,18 +150,21 @@ class Choice:
         """Those that a source has it for; all that policy names where no source lists it, since then nobody knows."""
         return tuple(one.sources) or self.policy.arches
 
-    def lock(self, lock: Lock, means: Means) -> Lock:
-        """``lock`` with every chosen driver pinned, or pending with the reason."""
+    def lock(self, lock: Lock, means: Means, notes: Notes) -> Lock:
+        """``lock`` with every chosen driver pinned, or pending with the reason; what this choice has to say goes to ``notes``."""
         drivers = list(lock.drivers)
         pinned = {(driver.version, driver.arch) for driver in drivers}
         pending: list[PendingDriver] = []
+        means = msgspec.structs.replace(means, lock=lock, redists=self._redists, fabric_manager=self.policy.fabric_manager)
         for version, one in self.chosen.items():
             for arch in self._arches(one):
                 if (version, arch) in pinned:
                     continue
-                result = pin.tried(partial(pin.driver, one, arch, msgspec.structs.replace(means, lock=lock)))
+                result = pin.tried(partial(pin.driver, one, arch, means))
                 if isinstance(result, Driver):
                     drivers.append(result)
+                    if means.fabric_manager and not result.fabric:
+                        self.notes.reports.append(f"nvidia {version}/{arch}: no Fabric Manager of that version: not for NVSwitch")
                     continue
                 pending.append(
                     PendingDriver(
@@ -167,6 +176,7 @@ class Choice:
                         see=result.see,
                     )
                 )
+        notes.add(self.notes)
         return msgspec.structs.replace(lock, drivers=tuple(drivers), pending_drivers=tuple(pending))
 
 
@@ -183,7 +193,7 @@ def _held(old: Lock, others: set[str], policy: Drivers) -> dict[str, Chosen]:
             required[waiting.version] = waiting.required
     for driver in old.drivers:
         if driver.version not in others and driver.arch in policy.arches:
-            sources.setdefault(driver.version, {})[driver.arch] = ("debian",) if driver.source == "debian" else ("data-centre",)
+            sources.setdefault(driver.version, {})[driver.arch] = _SOURCES[driver.source]
             required[driver.version] = driver.required
     return {
         version: Chosen(version=version, sources=found, required=required[version], reason="chosen before")

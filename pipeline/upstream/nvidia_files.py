@@ -19,6 +19,8 @@ from . import strict_json
 from .nvidia_feeds import NVIDIA_ARCH, version
 
 REDIST: Final = "https://developer.download.nvidia.com/compute/cuda/redist"
+REDIST_OF_DRIVERS: Final = "https://developer.download.nvidia.com/compute/nvidia-driver/redist"
+"""The same layout for drivers that no CUDA release was tested with; whether it has manifests was not seen."""
 REDIST_ARCH: Final[dict[Arch, str]] = {"amd64": "linux-x86_64", "arm64": "linux-sbsa"}
 """``linux-sbsa`` is arm64 on servers; ``linux-aarch64`` is Tegra, whose driver is another."""
 
@@ -37,11 +39,15 @@ class Archive(Struct, frozen=True, kw_only=True):
 
 
 class Redist(Struct, frozen=True, kw_only=True):
-    """The driver in a redist manifest: the one that its CUDA release was tested with, not the newest."""
+    """The driver in a redist manifest: the one that its CUDA release was tested with, not the newest.
+
+    ``fabric``: the Fabric Manager where the manifest has that of the same version.
+    """
 
     version: str
     date: str
     archives: dict[Arch, Archive]
+    fabric: dict[Arch, Archive] = {}
 
 
 class ManifestEntry(Struct, frozen=True, kw_only=True):
@@ -68,6 +74,7 @@ class _Driver(Struct, frozen=True):
 class _Redist(Struct, frozen=True):
     release_date: Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")]
     nvidia_driver: _Driver
+    fabricmanager: _Driver | None = None
 
 
 def runfile_name(driver: DriverVersion, arch: Arch) -> str:
@@ -103,8 +110,17 @@ def redist_manifest_url(cuda: str) -> str:
 
 def redist_path(driver: DriverVersion, arch: Arch) -> str:
     """The tarball's path below REDIST, as manifests have it."""
+    return _path("nvidia_driver", driver, arch)
+
+
+def fabric_urls(driver: DriverVersion, arch: Arch) -> tuple[str, ...]:
+    """Where the Fabric Manager of that version may lie: beside CUDA's archives, or beside the drivers'."""
+    return tuple(f"{base}/{_path('fabricmanager', driver, arch)}" for base in (REDIST, REDIST_OF_DRIVERS))
+
+
+def _path(name: str, driver: DriverVersion, arch: Arch) -> str:
     place = REDIST_ARCH[arch]
-    return f"nvidia_driver/{place}/nvidia_driver-{place}-{driver.text}-archive.tar.xz"
+    return f"{name}/{place}/{name}-{place}-{driver.text}-archive.tar.xz"
 
 
 def parse_redist(data: bytes, url: str) -> Redist:
@@ -115,21 +131,25 @@ def parse_redist(data: bytes, url: str) -> Redist:
     """
     manifest = strict_json.decode(data, _Redist, url)
     driver = DriverVersion(version(manifest.nvidia_driver.version, url))
-    archives: dict[Arch, Archive] = {}
-    pairs: tuple[tuple[Arch, _Tarball | None], ...] = (
-        ("amd64", manifest.nvidia_driver.x86_64),
-        ("arm64", manifest.nvidia_driver.sbsa),
-    )
+    archives = _archives("nvidia_driver", manifest.nvidia_driver, driver, url)
+    if not archives:
+        raise UpstreamDataError(f"{url}: driver {driver} is for neither linux-x86_64 nor linux-sbsa", hint=_HINT)
+    fabric = manifest.fabricmanager
+    of_driver = _archives("fabricmanager", fabric, driver, url) if fabric and fabric.version == driver.text else {}
+    return Redist(version=driver.text, date=manifest.release_date, archives=archives, fabric=of_driver)
+
+
+def _archives(name: str, entry: _Driver, driver: DriverVersion, url: str) -> dict[Arch, Archive]:
+    found: dict[Arch, Archive] = {}
+    pairs: tuple[tuple[Arch, _Tarball | None], ...] = (("amd64", entry.x86_64), ("arm64", entry.sbsa))
     for arch, tarball in pairs:
         if tarball is None:
             continue
-        if tarball.relative_path != redist_path(driver, arch):
+        if tarball.relative_path != _path(name, driver, arch):
             raise UpstreamDataError(f"{url}: '{tarball.relative_path}' is not where {driver} for {arch} lies", hint=_HINT)
         address = f"{url.rpartition('/')[0]}/{tarball.relative_path}"
-        archives[arch] = Archive(url=address, sha256=tarball.sha256, size=int(tarball.size))
-    if not archives:
-        raise UpstreamDataError(f"{url}: driver {driver} is for neither linux-x86_64 nor linux-sbsa", hint=_HINT)
-    return Redist(version=driver.text, date=manifest.release_date, archives=archives)
+        found[arch] = Archive(url=address, sha256=tarball.sha256, size=int(tarball.size))
+    return found
 
 
 def parse_sha256sum(data: bytes, url: str, name: str) -> str:

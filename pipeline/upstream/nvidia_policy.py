@@ -20,8 +20,9 @@ from .nvidia_feeds import DataCentre, Hints
 from .nvidia_files import Redist
 
 SUPPORTED: Final = "newest of each supported branch"
-Source = Literal["data-centre", "redist", "debian", "unofficial"]
-"""``unofficial`` (the list, ``latest.txt``) is a hint: it makes reports, never a driver."""
+Source = Literal["data-centre", "consumer", "redist", "debian", "unofficial"]
+"""``consumer`` lists the one driver of ``latest.txt``, where a policy names that source. ``unofficial`` (the list, and else
+``latest.txt``) is a hint: it makes reports, never a driver."""
 _Branch = Annotated[str, Meta(pattern=r"^[0-9]{2,3}\Z")]
 _Reason = Annotated[str, Meta(min_length=5)]
 _ARCHES: Final[tuple[Arch, ...]] = ("amd64", "arm64")
@@ -52,8 +53,9 @@ class Drivers(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     them that has ended, or whose end is not known, needs an entry in ``reasons``. ``hold`` keeps a branch at a version.
     ``exact``: further versions. ``kinds``: the kinds of module required of a branch, all that it has where nothing is
     said. ``ends``: end-of-life days that a person knows, before those of the feeds. ``sources``: who is asked, best
-    first. ``cuda``: the CUDA releases whose redist manifests are read. ``os``: on whose kernels these
-    drivers are wanted; where nothing is said, on those of every family whose feeds are followed (Debian's is not one).
+    first. ``cuda``: the CUDA releases whose redist manifests are read. ``fabric_manager``: pin that too, for machines
+    with NVSwitch. ``os``: on whose kernels these drivers are wanted; where nothing is said, on those of every family whose
+    feeds are followed (Debian's is not one).
     """
 
     branches: Literal["newest of each supported branch"] | tuple[_Branch, ...] = SUPPORTED
@@ -65,6 +67,7 @@ class Drivers(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ends: dict[_Branch, datetime.date] = {}
     arches: Annotated[tuple[Arch, ...], Meta(min_length=1)] = _ARCHES
     sources: Annotated[tuple[Source, ...], Meta(min_length=1)] = ("data-centre", "redist", "debian")
+    fabric_manager: bool = False
     cuda: tuple[Annotated[str, Meta(pattern=r"^[0-9]{1,2}(\.[0-9]{1,3}){1,2}\Z")], ...] = ()
     os: tuple[Os, ...] | None = None
 
