@@ -13,7 +13,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .errors import BadFileError, DiskError, NetworkError, NotFoundError
+from . import own_files
+from .errors import BadFileError, DiskError, IntegrityError, NetworkError, NotFoundError
 from .fetch import Fetcher
 from .httpcache import DISK_HINT
 from .limits import MAX_UNPACKED
@@ -43,6 +44,8 @@ class Inputs:
         path = self._root / "sha256" / file.sha256[:2] / file.sha256
         if _size(path) == file.size:
             return path
+        if file.local is not None:
+            return self._own(file, file.local, path)
         try:
             self._fetcher.download(self._urls(file), path, sha256=file.sha256, size=file.size)
         except NotFoundError as error:
@@ -56,6 +59,13 @@ class Inputs:
             path.chmod(0o444)  # hard links of it lie in build contexts; nothing may write through them
         except OSError as error:
             raise DiskError(f"{path}: {error.strerror}", hint=DISK_HINT) from error
+        return path
+
+    def _own(self, file: File, local: str, path: Path) -> Path:
+        """A file of this machine that the store has lost, from where it was pinned."""
+        taken = own_files.keep(Path(local), self._root, file.size)
+        if (taken.sha256, taken.size) != (file.sha256, file.size):
+            raise IntegrityError(f"{local} is not what versions.host.lock pins", hint="run 'doit update --host' again")
         return path
 
     def lay(self, file: File, directory: Path) -> Path:

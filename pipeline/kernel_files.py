@@ -16,7 +16,7 @@ from .elf import Export
 from .errors import PairFailed
 from .inputs import Inputs
 from .pinned import Kernel
-from .tree import of_kernel
+from .tree import is_tarball, of_kernel
 
 _WITHOUT_SYMVERS: Final = "MODVERSIONS is on in its config and there is no Module.symvers"
 _HELP: Final = "headers with a Module.symvers would help: the vendor's headers package, or the kernel's own build directory"
@@ -39,7 +39,7 @@ def unprovable(kernel: Kernel, inputs: Inputs) -> str:
     if kernel.form != "source":
         return ""
     for file in kernel.headers:
-        if file.file_name.startswith("linux-"):
+        if is_tarball(file.file_name):
             continue
         with inputs.path(file).open("rb") as config:
             text = unpacking.unpacked(config, file.file_name, 16 << 20).read()

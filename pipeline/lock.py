@@ -42,7 +42,7 @@ def parse(data: bytes, name: str = str(LOCK_FILE)) -> Lock:
         lock = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadFileError(f"{name}: {error}", hint="'doit update' writes this file; undo the edit") from error
-    _check(lock, name)
+    check(lock, name)
     return lock
 
 
@@ -58,7 +58,9 @@ def load(path: Path = LOCK_FILE) -> Lock:
     return parse(data, str(path))
 
 
-def _check(lock: Lock, name: str) -> None:
+def check(lock: Lock, name: str, *, local: bool = False) -> None:
+    """Raise BadFileError for the first thing in ``lock`` that does not go with the rest; ``local``: files of this machine may."""
+
     def bad(where: str, what: str) -> BadFileError:
         return BadFileError(f"{name}: {what} - at `$.{where}`", hint="'doit update' writes this file; undo the edit")
 
@@ -76,8 +78,10 @@ def _check(lock: Lock, name: str) -> None:
     once("pending", (f"pending {p.os}/{p.arch}:{p.kernel or p.reason}" for p in lock.pending))
     once("pending_drivers", (f"pending driver {d.version} {d.arch}" for d in lock.pending_drivers))
     for where, file in _walk(lock):
-        from_archive, from_url = file.archive is not None and file.path is not None, bool(file.urls)
-        if from_archive == from_url or (file.archive is None) != (file.path is None):
+        if file.local is not None and not local:
+            raise bad(where, f"{file.name} is a file of one machine, which no other has")
+        from_archive, given = file.archive is not None and file.path is not None, bool(file.urls) + (file.local is not None)
+        if from_archive + given != 1 or (file.archive is None) != (file.path is None):
             raise bad(where, f"{file.name} needs either archive and path, or urls")
         if not FILE_NAME.fullmatch(file.file_name):
             raise bad(where, f"{file.name} would be a file named '{file.file_name}'")

@@ -16,6 +16,7 @@ from . import pin_driver, pin_kernels
 from .errors import IntegrityError, NetworkError, PairFailed, UpstreamDataError
 from .means import Means, Unpinned
 from .pinned import Arch, Driver, Kernel
+from .upstream.container_linux import RELEASES
 from .upstream.fedora_kernel import kernel_rpm_urls
 from .upstream.flatcar import file_url
 from .upstream.nvidia_files import tesla_url
@@ -52,11 +53,11 @@ def flatcar(release: Release, means: Means) -> Kernel | Unpinned:
 
 
 def container_linux(release: Release, means: Means) -> Kernel | Unpinned:
-    """The kernel of a Container Linux release: from kernel.org's sources and the host's configuration, once a person has both."""
-    what = "kernel source with the configuration of a host"
-    see = release.source_url
-    why = "nobody publishes its configuration: it has to come from such a host"
-    return _checked(means, "[container-linux]", "kernel.org's", what, see) or Unpinned(why, see)
+    """The kernel of a Container Linux release, from kernel.org's source and the configuration in the release's directory."""
+    see = f"{RELEASES}/{release.version}/"
+    return _checked(means, "[container-linux]", "CoreOS's", "kernel and configuration", see) or pin_kernels.container_linux(
+        release, means
+    )
 
 
 def _checked(means: Means, table: str, whose: str, what: str, see: str) -> Unpinned | None:

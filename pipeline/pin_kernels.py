@@ -1,7 +1,7 @@
-"""Kernels of Fedora CoreOS and Flatcar, pinned from what their vendors publish: got, checked against the vendor's key, measured.
+"""Kernels of CoreOS systems, pinned from what their vendors publish: got, checked against the vendor's key, measured.
 
 Checked means: an RPM's own signature by Fedora's key; a Flatcar file's detached ``.sig`` and its ``.DIGESTS``; a tarball of
-kernel.org by the signed list of sums beside it. That the archive holds this very kernel is looked up in it.
+kernel.org by the signed list of sums beside it (pin_source). That the archive holds this very kernel is looked up in it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from . import disk_image, gpg, rpms
+from . import disk_image, gpg, pin_source, rpms
 from .artefacts import Taken
-from .errors import IntegrityError, NotFoundError
+from .errors import IntegrityError, NotFoundError, UpstreamDataError
 from .gpg import Keys
 from .means import Means, Unpinned, keyring
 from .pinned import Arch, File, Form, Kernel, OsRelease
-from .unpacking import unpacked
+from .upstream.container_linux import RELEASES, parse_version_txt
 from .upstream.fedora_kernel import kernel_rpm_urls, split
 from .upstream.flatcar import file_url
 from .upstream.records import Release
@@ -26,11 +26,13 @@ from .upstream.records import Release
 DEVELOPER_CONTAINER: Final = "flatcar_developer_container.bin.bz2"
 KERNEL: Final = "flatcar_production_pxe.vmlinuz"
 CONFIG: Final = "flatcar_production_image_kernel_config.txt"
+OLD_KERNEL: Final = "coreos_production_pxe.vmlinuz"
+OLD_CONFIG: Final = "coreos_production_image_kernel_config.txt"
+"""Container Linux's names of the same; the first is the one that PXE guides name, the second the one that its build scripts,
+from which Flatcar's come, wrote. No recorded directory lists it: where it is missing, the host's own is the way."""
 BINCACHE: Final = "https://bincache.flatcar-linux.net/images"
-KERNEL_ORG: Final = "https://cdn.kernel.org/pub/linux/kernel"
 _MAX_RPM: Final = 1 << 30
 _MAX_IMAGE: Final = 4 << 30
-_SUM: Final = re.compile(r"([0-9a-f]{64}) [ *]([A-Za-z0-9._+-]+)")
 _DIGEST: Final = re.compile(r"([0-9a-f]{128}) [ *]([A-Za-z0-9._+-]+)")
 
 
@@ -89,12 +91,7 @@ def flatcar(release: Release, means: Means) -> Kernel | Unpinned:
     try:
         container = _flatcar_file(release, DEVELOPER_CONTAINER, keys, means)
     except NotFoundError:
-        config = _flatcar_file(release, CONFIG, keys, means)
-        headers = source(kernel, release.kernel_version, config, means)
-        made = [t for t in own if t.name.endswith("-source")]
-        if isinstance(headers, Unpinned) or not made:
-            return headers if isinstance(headers, Unpinned) else Unpinned("no toolchain with what a kernel's source needs")
-        return _kernel(release, made[0].name, "source", headers, image)
+        return _of_source(release, _flatcar_file(release, CONFIG, keys, means), image, means)
     with disk_image.opened(container.path, container.path.parent, means.max_unpacked) as root:
         there = root.names("usr/lib/modules") or root.names("lib/modules")
     if kernel not in there:
@@ -111,9 +108,46 @@ def _places(release: Release, name: str) -> tuple[str, ...]:
     return own, f"{BINCACHE}/{release.arch}/{release.version}/{name}"
 
 
+def container_linux(release: Release, means: Means) -> Kernel | Unpinned:
+    """kernel.org's source, with configuration and kernel out of the release's directory. Raises as ``tried`` says."""
+    folder = f"{RELEASES}/{release.version}"
+    served = parse_version_txt(means.get(f"{folder}/version.txt", True), f"{folder}/version.txt")
+    if f"{served.version}{served.suffix}" != release.version:
+        raise UpstreamDataError(f"{folder}/version.txt is of {served.version}{served.suffix}", hint="nothing of it is used")
+    keys = keyring(means.keys, means.get)
+    image = _signed((f"{folder}/{OLD_KERNEL}",), keys, means).pin("kernel", release.version, "vendor-sum")
+    try:
+        config = _signed((f"{folder}/{OLD_CONFIG}",), keys, means)
+    except NotFoundError:
+        why = "its configuration is not published: take /proc/config.gz of such a host for 'doit update --host'"
+        return Unpinned(why, f"{folder}/")
+    return _of_source(release, config, (image,), means)
+
+
+def _of_source(release: Release, config: Taken, image: tuple[File, ...], means: Means) -> Kernel | Unpinned:
+    """What is compiled against kernel.org's source with ``config``."""
+    assert release.kernel is not None
+    arch = pin_source.check_config(config.path, config.url, release.kernel, release.kernel_version)
+    if arch != release.arch:
+        raise IntegrityError(f"{config.url} is of a kernel for {arch}, not {release.arch}", hint="nothing of it is used")
+    made = [t for t in means.lock.toolchains if t.arch == release.arch and t.name.endswith("-source")]
+    if not made:
+        return Unpinned("no toolchain with what a kernel's source needs: give source_toolchain in [debian]")
+    tarball = pin_source.tarball(release.kernel_version, means)
+    if isinstance(tarball, Unpinned):
+        return tarball
+    return _kernel(release, made[0].name, "source", (tarball, config.pin("config", release.kernel, "vendor-sum")), image)
+
+
 def _flatcar_file(release: Release, name: str, keys: Keys, means: Means) -> Taken:
+    return _signed(_places(release, name), keys, means)
+
+
+def _signed(places: tuple[str, ...], keys: Keys, means: Means) -> Taken:
+    """The file at the first of ``places`` that has it, as its ``.sig`` and its ``.DIGESTS`` say."""
     assert means.take is not None
-    taken = means.take(_places(release, name), _MAX_IMAGE)
+    taken = means.take(places, _MAX_IMAGE)
+    name = taken.url.rpartition("/")[2]
     gpg.verify(taken.path, means.get(f"{taken.url}.sig", True), keys, taken.url)
     try:
         text = means.get(f"{taken.url}.DIGESTS", True).decode("utf-8", "replace")
@@ -127,31 +161,6 @@ def _flatcar_file(release: Release, name: str, keys: Keys, means: Means) -> Take
         if digest.hexdigest() not in sums:
             raise IntegrityError(f"{taken.url} is not what its DIGESTS say", hint="nothing of it is used")
     return taken
-
-
-def source(kernel: str, version: str, config: Taken, means: Means) -> tuple[File, ...] | Unpinned:
-    """kernel.org's tarball of ``version`` and ``config`` as headers of ``kernel``. Raises as ``tried`` says."""
-    assert means.take is not None
-    with config.path.open("rb") as file:
-        text = unpacked(file, config.path.name, 16 << 20).read().decode("utf-8", "replace")
-    said = re.search(r"^# Linux/\S+ (\S+) Kernel Configuration$", text, re.MULTILINE)
-    if not said or not (said[1] == version or said[1].startswith((f"{version}-", f"{version}+"))):
-        raise IntegrityError(
-            f"{config.url} is the configuration of {said[1] if said else 'no kernel'}, not of {version}", hint="refused"
-        )
-    if not means.source_keys:
-        return Unpinned("no fingerprint of kernel.org's signing key in [container-linux] keys: its source could not be checked")
-    folder = f"{KERNEL_ORG}/v{version.partition('.')[0]}.x"
-    keys = keyring(means.source_keys, means.get)
-    sums = gpg.cleartext(means.get(f"{folder}/sha256sums.asc", False), keys, f"{folder}/sha256sums.asc").decode(
-        "utf-8", "replace"
-    )
-    name = f"linux-{version.removesuffix('.0')}.tar.xz"
-    want = [m[1] for line in sums.splitlines() if (m := _SUM.fullmatch(line.strip())) and m[2] == name]
-    tarball = means.take([f"{folder}/{name}"], _MAX_RPM)
-    if want != [tarball.sha256]:
-        raise IntegrityError(f"{tarball.url} is not what the signed list of sums says", hint="nothing of it is used")
-    return tarball.pin("linux", version, "vendor-sum"), config.pin("config", kernel, "vendor-sum")
 
 
 def _kernel(release: Release, toolchain: str, form: Form, headers: tuple[File, ...], image: tuple[File, ...]) -> Kernel:

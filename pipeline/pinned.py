@@ -20,7 +20,7 @@ Os = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{1,39}\Z")]
 """An OS family: ``debian``, or one of upstream/families."""
 Form = Literal["debs", "rpms", "developer-container", "source"]
 """In what a vendor publishes a kernel's headers; forms.py says what each means."""
-Trust = Literal["signed-index", "vendor-sum", "tls-first-sight"]
+Trust = Literal["signed-index", "vendor-sum", "tls-first-sight", "this-machine"]
 KINDS: Final[tuple[Kind, ...]] = ("open", "proprietary")
 
 FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~:%@=-]{0,254}")
@@ -29,12 +29,16 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_~-]{0,127}\Z")]
 Version = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_~:-]{0,99}\Z")]
 RelativePath = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~:%@-]*(/[A-Za-z0-9][A-Za-z0-9._+~:%@-]*)*\Z")]
 Url = Annotated[str, Meta(pattern=r"^https?://[!-~]+\Z", max_length=500)]
+Place = Annotated[str, Meta(pattern=r"^/[ -~]+\Z", max_length=500)]
 Reason = Annotated[str, Meta(min_length=1, max_length=700)]
 Date = Annotated[str, Meta(pattern=r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z\Z")]
 
 
 class File(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """One pinned file. It comes from a package archive (``archive`` and ``path``) or from ``urls``, vendor first."""
+    """One pinned file. It comes from a package archive (``archive`` and ``path``) or from ``urls``, vendor first.
+
+    ``local``, in a ``versions.host.lock`` alone: where it lies on this machine.
+    """
 
     name: Name
     version: Version
@@ -44,11 +48,12 @@ class File(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, 
     archive: Name | None = None
     path: RelativePath | None = None
     urls: tuple[Url, ...] = ()
+    local: Place | None = None
 
     @property
     def file_name(self) -> str:
         """The file's own name, as it stands in a build context."""
-        return (self.path or self.urls[0]).rsplit("/", 1)[-1]
+        return (self.path or self.local or self.urls[0]).rsplit("/", 1)[-1]
 
 
 class Base(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):

@@ -1,6 +1,6 @@
 """What ``versions.toml`` says of each upstream, read strictly.
 
-The table of each OS family (``[fedora-coreos]``, …) and ``[nvidia]``. Apart from ``wanted``, because only
+The table of each OS family (``[fedora-coreos]``, …) ``[kernel-org]`` and ``[nvidia]``. Apart from ``wanted``, because only
 ``doit update`` needs it: a run that builds nothing must not load what reads feeds.
 """
 
@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from .errors import BadFileError
 from .pinned import Os
 from .upstream import families
 from .upstream.nvidia_policy import Drivers
-from .upstream.policy import SourcePolicy
+from .upstream.policy import KernelOrg, SourcePolicy
 from .wanted import WANTED_FILE, Wanted
 
 T = TypeVar("T")
@@ -25,6 +25,7 @@ class Policies(Struct, frozen=True, kw_only=True):
     """One policy a source that is asked: those of the OS families by name, and NVIDIA's."""
 
     families: dict[Os, SourcePolicy] = {}
+    kernel_org: KernelOrg | None = field(name="kernel-org", default=None)
     nvidia: Drivers | None = None
 
 
@@ -36,6 +37,7 @@ def policies(wanted: Wanted, name: str = str(WANTED_FILE)) -> Policies:
     read = {os: _read(table, families.family(os).policy, os, name) for os, table in wanted.families.items()}
     return Policies(
         families={os: policy for os, policy in read.items() if policy and policy.enabled},
+        kernel_org=_read(wanted.kernel_org, KernelOrg, "kernel-org", name),
         nvidia=_read(wanted.nvidia, Drivers, "nvidia", name),
     )
 

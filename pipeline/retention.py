@@ -131,6 +131,8 @@ def _stays(tag: str, group: Iterable[str], needs: Kept, images: Mapping[str, Ima
     image = images.get(tag)
     if image is None:
         return f"nobody knows which kernel {tag} is for"
+    if image.os == "host":
+        return f"{image.kernel} is of a machine with a lock of its own"
     if (image.os, image.arch, image.kernel) in needs.kernels:
         return f"{image.kernel} is the kernel of a supported release"
     for release in image.releases:

@@ -18,8 +18,8 @@ from . import disk_image, redist, rpms, runfile, userspace
 from .errors import PairFailed
 from .inputs import Inputs
 from .limits import MAX_UNPACKED
-from .tree import Make, Tree
-from .unpacking import Entry, from_tar, renamed, to_tar, unpacked
+from .tree import Make, Tree, is_tarball
+from .unpacking import HINT, Entry, from_tar, relative, renamed, to_tar, unpacked
 
 CACHE: Final = Path("build/trees")
 
@@ -101,12 +101,24 @@ def _source(paths: Sequence[Path], kernel: str, limit: int) -> Iterator[Entry]:
     """kernel.org's tarball as ``usr/src/kernels/<kernel>``, with the config (the file that is no archive) in it."""
     for path in paths:
         with path.open("rb") as file:
-            if not path.name.startswith("linux-"):
+            if not is_tarball(path.name):
                 data = unpacked(cast("IO[bytes]", file), path.name, 16 << 20).read()
                 yield Entry(f"usr/src/kernels/{kernel}/.config", 0o644, "file", len(data), data=io.BytesIO(data))
                 continue
             stream = unpacked(cast("IO[bytes]", file), path.name, limit)
-            yield from renamed(from_tar(stream, path.name), lambda name: _below(name, f"usr/src/kernels/{kernel}"))
+            own = path.name.removesuffix(".tar.xz")
+            for entry in from_tar(stream, path.name):
+                yield from renamed([_of_own(entry, own, path.name)], lambda name: _below(name, f"usr/src/kernels/{kernel}"))
+
+
+def _of_own(entry: Entry, own: str, what: str) -> Entry:
+    """``entry`` where it lies below the directory ``own`` and leads nowhere else. Raises IntegrityError."""
+    for name in (entry.name, entry.target) if entry.kind == "hardlink" else (entry.name,):
+        if name != own and not name.startswith(f"{own}/"):
+            raise IntegrityError(f"{what} holds '{name}' outside {own}", hint=HINT)
+    if entry.kind == "link":
+        relative(_below(entry.name, "").lstrip("/"), entry.target, what)
+    return entry
 
 
 def _below(name: str, place: str) -> str:

@@ -100,8 +100,7 @@ def update(
         fetcher.forget(url)  # what came from there was not what its format says: it must not be served from the cache
     new = _debian(wanted, old, indices, choice, notes)
     releases = asked_images(policy.families.get("fedora-coreos"), coreos.result(), images, notes)
-    retired = policy.families.get("container-linux")
-    source_keys = retired.keys if retired else ()
+    source_keys = policy.kernel_org.keys if policy.kernel_org else ()
     limit = settings(wanted).max_unpacked
     means = Means(get=get, lock=new, source_keys=source_keys, take=take, max_unpacked=limit)
     new = vendor_toolchains(wanted.toolchains, policy, new, means, notes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import re
 import struct
 from pathlib import Path
 from typing import IO, Final, cast
@@ -54,6 +55,23 @@ def of_system_map(text: str) -> dict[str, Export]:
     """The same from a ``System.map``: each export has a ``__ksymtab_<name>`` there; which are GPL-only it does not say."""
     names = (line.split(" ")[-1] for line in text.splitlines() if " __ksymtab_" in line)
     return {name.removeprefix("__ksymtab_"): Export(None, "vmlinux", gpl_only=False) for name in names}
+
+
+def release(image: Path) -> str | None:
+    """What ``uname -r`` prints on the kernel in ``image``; None where it does not say (Documentation/arch/x86/boot.rst).
+
+    A bzImage names it behind its header, an unpacked kernel in the line that it greets with.
+    """
+    data = image.read_bytes()
+    if len(data) >= 0x250 and data[0x202:0x206] == b"HdrS":
+        (at,) = struct.unpack_from("<H", data, 0x20E)
+        text = data[at + 0x200 : at + 0x200 + 200].split(b"\0", 1)[0]
+    else:
+        if packing(data[:8]):
+            data = _all(unpacked(cast("IO[bytes]", _Payload(data)), image.name, _MAX))
+        match = re.search(rb"Linux version ([!-~]{3,100}) ", data)
+        text = match[1] if match else b""
+    return text.decode("ascii", "replace").partition(" ")[0] or None
 
 
 def _vmlinux(image: Path) -> bytes:

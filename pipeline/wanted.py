@@ -134,6 +134,7 @@ class Wanted(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     build: Build = Build()
     debian: Debian | None = None
     families: dict[Os, dict[str, Any]] = {}
+    kernel_org: dict[str, Any] | None = field(name="kernel-org", default=None)
     nvidia: dict[str, Any] | None = None
     drivers: tuple[DriverWish, ...] = field(name="driver", default=())
     exclusions: tuple[Exclusion, ...] = field(name="exclude", default=())

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from . import compat, lock, wanted
+from . import compat, host_lock, wanted
 from .errors import DiskError, PipelineError
 from .ledger import Ledger
 from .pinned import Lock
@@ -57,8 +57,8 @@ class Workspace:
 
     @cached_property
     def lock(self) -> Lock:
-        """``versions.lock``."""
-        return lock.load(self.root / lock.LOCK_FILE)
+        """``versions.lock``, and the machine's own kernel where ``versions.host.lock`` pins one."""
+        return host_lock.load(self.root)
 
     @cached_property
     def settings(self) -> Settings:

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -16,7 +16,19 @@ from ..errors import PipelineError, UsageError
 from ..summary import summary
 from ..update_images import Images
 from ..workspace import Workspace
+from .pin_host import pin_host
 from .plain import JSON, Plain
+
+_OF_HOST: Final = tuple(
+    {"name": name, "short": "", "long": name, "type": str, "default": "", "help": f"with --host: {text}"}
+    for name, text in (
+        ("kernel-release", "what 'uname -r' prints there; default: this machine's"),
+        ("config", "its configuration; default: /proc/config.gz, /boot/config-*"),
+        ("kernel-image", "its kernel image, to boot for the proof; default: /boot/vmlinuz-*"),
+        ("os-release", "its os-release, for a tag; default: this machine's"),
+        ("driver", "the driver to build; default: the newest pinned one that no rule leaves out"),
+    )
+)
 
 
 class Update(Plain):
@@ -25,7 +37,10 @@ class Update(Plain):
     name = "update"
     doc_purpose = "refresh versions.lock from the upstreams"
     doc_usage = ""
-    doc_description = "Reads versions.toml and the upstreams, and writes versions.lock whole. Nothing else reads upstreams."
+    doc_description = (
+        "Reads versions.toml and the upstreams, and writes versions.lock whole. Nothing else reads upstreams. With --host: "
+        "pins the kernel of this machine, or of one whose files are named, into versions.host.lock; doit 'image:host*' builds it."
+    )
     cmd_options = (
         {
             "name": "dry_run",
@@ -43,6 +58,15 @@ class Update(Plain):
             "default": False,
             "help": "take a source at its word that lists far less than before",
         },
+        {
+            "name": "host",
+            "short": "",
+            "long": "host",
+            "type": bool,
+            "default": False,
+            "help": "pin the kernel of this machine into versions.host.lock, and nothing else",
+        },
+        *_OF_HOST,
         {**JSON, "help": "print the changes as JSON"},
     )
 
@@ -50,6 +74,12 @@ class Update(Plain):
         """Update; status 2 where an upstream could not be read (what it gave before is kept)."""
         if args:
             raise UsageError(f"update takes no '{args[0]}'", hint="see 'doit help update'")
+        if params["host"]:
+            if params["accept_fewer"]:
+                raise UsageError("--accept-fewer does not go with --host", hint="see 'doit help update'")
+            return pin_host(space, params)
+        if told := [option["name"] for option in _OF_HOST if params[option["name"]]]:
+            raise UsageError(f"--{told[0]} goes with --host", hint="see 'doit help update'")
         path = space.root / lock.LOCK_FILE
         broken = ""
         try:

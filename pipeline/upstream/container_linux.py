@@ -20,7 +20,9 @@ from .version_txt import VersionTxt
 
 FEED: Final = "https://coreos.com/releases/releases-stable.json"
 """Dead since the retirement: a closed network's mirror, or an archive's copy, is mapped onto it."""
-VERSION_TXT: Final = "https://stable.release.core-os.net/amd64-usr/current/version.txt"
+RELEASES: Final = "https://stable.release.core-os.net/amd64-usr"
+"""Below it a directory a release; dead as well."""
+VERSION_TXT: Final = f"{RELEASES}/current/version.txt"
 
 
 def parse_feed(data: bytes, url: str) -> Feed:

@@ -33,6 +33,12 @@ class VendorKey(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     source: Annotated[str, Meta(pattern=r"^https://[!-~]+\Z", max_length=500)]
 
 
+class KernelOrg(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Whose signature below kernel.org's lists of sums counts."""
+
+    keys: tuple[VendorKey, ...] = ()
+
+
 class SourcePolicy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What every family's table has. ``enabled``: False where nobody is asked, though the table is there."""
 

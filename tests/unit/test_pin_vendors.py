@@ -11,11 +11,13 @@ import pytest
 
 from pipeline import pin
 from pipeline.artefacts import Artefacts, Taken
-from pipeline.errors import IntegrityError, NotFoundError
+from pipeline.errors import IntegrityError, NotFoundError, UpstreamDataError
 from pipeline.fetch import Fetcher
 from pipeline.means import Means, Unpinned
-from pipeline.pin_kernels import BINCACHE, KERNEL_ORG
+from pipeline.pin_kernels import BINCACHE, OLD_CONFIG, OLD_KERNEL
+from pipeline.pin_source import KERNEL_ORG
 from pipeline.pinned import Driver, Kernel
+from pipeline.upstream.container_linux import RELEASES
 from pipeline.upstream.fedora_kernel import kernel_rpm_urls
 from pipeline.upstream.flatcar import file_url
 from pipeline.upstream.nvidia_files import sha256sum_url, tesla_url, xfree86_url
@@ -225,7 +227,7 @@ def test_a_flatcar_file_must_be_what_its_signature_and_its_digests_say(vendor: V
 
 
 def config(version: str) -> bytes:
-    return f"#\n# Linux/x86 {version} Kernel Configuration\n#\nCONFIG_PCI=y\n".encode()
+    return f"#\n# Linux/x86 {version} Kernel Configuration\n#\nCONFIG_64BIT=y\nCONFIG_PCI=y\n".encode()
 
 
 def with_source(vendor: Vendor, sums: str = "") -> Means:
@@ -252,7 +254,7 @@ def test_where_the_container_is_missing_the_published_config_and_kernel_orgs_sou
 def test_a_config_of_another_version_is_refused(vendor: Vendor) -> None:
     means = with_source(vendor)
     vendor.sign(flatcar_url(CONFIG), config("6.1.17"))
-    with pytest.raises(IntegrityError, match=r"is the configuration of 6\.1\.17, not of 6\.1\.176"):
+    with pytest.raises(IntegrityError, match=r"is the configuration of 6\.1\.17, not of 6\.1\.176-flatcar"):
         pin.flatcar(release("flatcar", FLATCAR), means)
 
 
@@ -261,6 +263,50 @@ def test_a_tarball_that_the_signed_sums_do_not_name_is_refused(vendor: Vendor) -
     vendor.sign(flatcar_url(CONFIG), config("6.1.176"))
     with pytest.raises(IntegrityError, match="is not what the signed list of sums says"):
         pin.flatcar(release("flatcar", FLATCAR), means)
+
+
+def test_a_tarball_that_kernel_org_does_not_name_is_not_asked_for(vendor: Vendor) -> None:
+    means = with_source(vendor, sums=f"{'0' * 64}  linux-6.1.175.tar.xz\n")
+    vendor.sign(flatcar_url(CONFIG), config("6.1.176"))
+    with pytest.raises(UpstreamDataError, match=r"kernel\.org has no linux-6\.1\.176\.tar\.xz"):
+        pin.flatcar(release("flatcar", FLATCAR), means)
+    assert f"{KERNEL_ORG}/v6.x/linux-6.1.176.tar.xz" not in vendor.asked
+
+
+def retired(vendor: Vendor, *, version: str = "4593.2.5", kernel: str = "6.1.176-coreos", publish: bool = True) -> Means:
+    """A release's directory of Container Linux, and kernel.org."""
+    means = with_source(vendor)
+    folder = f"{RELEASES}/4593.2.5"
+    vendor.files[f"{folder}/version.txt"] = f'COREOS_VERSION={version}\nCOREOS_BUILD_ID=""\n'.encode()
+    vendor.sign(f"{folder}/{OLD_KERNEL}", b"vmlinuz")
+    if publish:
+        vendor.sign(f"{folder}/{OLD_CONFIG}", config(kernel))
+    return means
+
+
+def test_a_container_linux_kernel_is_pinned_from_its_published_config_and_kernel_orgs_source(vendor: Vendor) -> None:
+    kernel = pin.container_linux(release("container-linux", "6.1.176-coreos"), retired(vendor))
+    assert isinstance(kernel, Kernel)
+    assert (kernel.form, kernel.toolchain, kernel.kernel) == ("source", "debian-12-source", "6.1.176-coreos")
+    assert [f.name for f in kernel.headers] == ["linux", "config"]
+    assert kernel.image[0].urls == (f"{RELEASES}/4593.2.5/{OLD_KERNEL}",)
+
+
+def test_a_config_with_another_revision_than_the_host_prints_is_refused(vendor: Vendor) -> None:
+    means = retired(vendor, kernel="6.1.176-coreos-r1")
+    with pytest.raises(IntegrityError, match=r"is the configuration of 6\.1\.176-coreos-r1, not of 6\.1\.176-coreos"):
+        pin.container_linux(release("container-linux", "6.1.176-coreos"), means)
+
+
+def test_a_directory_of_another_release_is_refused(vendor: Vendor) -> None:
+    with pytest.raises(UpstreamDataError, match=r"4593\.2\.5/version\.txt is of 4592\.0\.0: nothing of it is used"):
+        pin.container_linux(release("container-linux", "6.1.176-coreos"), retired(vendor, version="4592.0.0"))
+
+
+def test_a_release_whose_configuration_is_not_published_says_where_else_it_comes_from(vendor: Vendor) -> None:
+    found = pin.container_linux(release("container-linux", "6.1.176-coreos"), retired(vendor, publish=False))
+    assert isinstance(found, Unpinned)
+    assert found.reason.endswith("take /proc/config.gz of such a host for 'doit update --host'")
 
 
 @pytest.fixture(scope="module")

@@ -161,3 +161,8 @@ def test_whatever_there_is_supported_and_previous_releases_stay(there: list[int]
 def test_the_index_tells_which_release_an_image_was_for() -> None:
     image = retention.image_of(entry_of(samples.plan().pairs[0], "built"))
     assert image.releases == (("debian", "amd64", "bookworm", "6.1.170-3"),)
+
+
+def test_an_image_of_a_machine_with_a_lock_of_its_own_stays_wherever_that_lock_is() -> None:
+    own = Image("host", "amd64", "6.1.176-mine", (("host", "amd64", "host", "6.1.176-mine"),))
+    assert removed(judged(own)) == set()

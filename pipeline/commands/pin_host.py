@@ -1,0 +1,77 @@
+"""``doit update --host``: this machine's kernel into versions.host.lock."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .. import compat, host_lock, lock
+from ..artefacts import Artefacts
+from ..errors import BadFileError
+from ..host_lock import HOST_LOCK_FILE
+from ..means import Means
+from ..pinned import Kernel, Lock
+from ..policies import policies
+from ..this_machine import Machine, this_machine
+from ..update import MAX_FEED_BYTES
+from ..update_host import Sources, update_host
+from ..workspace import Workspace
+
+NEXT = "doit 'image:host*'"
+
+
+def pin_host(space: Workspace, params: Any) -> int:
+    """Pin and tell; 0."""
+    path = space.root / HOST_LOCK_FILE
+    main = lock.load(space.root / lock.LOCK_FILE)
+    machine = this_machine(
+        release=params["kernel-release"],
+        config=params["config"],
+        image=params["kernel-image"],
+        os_release=params["os-release"],
+    )
+    fetcher = space.fetcher
+
+    def get(url: str, immutable: bool) -> bytes:
+        return fetcher.get(url, max_bytes=MAX_FEED_BYTES, immutable=immutable)
+
+    kernel_org = policies(space.wanted).kernel_org
+    with tempfile.TemporaryDirectory(dir=space.scratch, prefix=".update.") as scratch:
+        take = Artefacts(fetcher, space.store, Path(scratch)).take
+        means = Means(get=get, source_keys=kernel_org.keys if kernel_org else (), lock=main, take=take)
+        sources = Sources(fetcher, space.archives, means, space.store)
+        rules = compat.load(space.root / compat.COMPAT_FILE)
+        made = update_host(space.wanted, main, _held(path), machine, sources, rules, params["driver"])
+    data = lock.dump(made.lock)
+    written = not params["dry_run"]
+    changed = lock.write(path, data) if written else not path.exists() or path.read_bytes() != data
+    for report in made.reports:
+        print(f"doit: {report}", file=sys.stderr)
+    if params["json"]:
+        facts = {"kernel": made.kernel.key, "drivers": made.kernel.drivers, "form": made.kernel.form, "changed": changed}
+        print(msgspec.json.encode({**facts, "reports": made.reports, "requests": fetcher.requests, "written": written}).decode())
+    else:
+        print(f"{HOST_LOCK_FILE}: {_told(made.kernel, machine)}{'' if changed else ' (as it was)'}")
+        print(f"to build it: {NEXT}")
+    return 0
+
+
+def _held(path: Path) -> Lock | None:
+    """What is pinned so far; a file that cannot be read is written anew."""
+    try:
+        return host_lock.read(path)
+    except BadFileError as error:
+        print(f"doit: {error.message}; it is written anew", file=sys.stderr)
+        return None
+
+
+def _told(kernel: Kernel, machine: Machine) -> str:
+    drivers = ", ".join(kernel.drivers)
+    if kernel.form == "debs":
+        return f"{kernel.kernel} with {drivers}, by Debian's packages {kernel.headers[0].version}"
+    boot = f"proved on {machine.image}" if machine.image else "no image to boot"
+    return f"{kernel.kernel} with {drivers}, by {kernel.headers[0].file_name} and {machine.config}; {boot}"
