@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Final, cast
 
 from . import disk_image, redist, rpms, runfile, userspace
-from .errors import PairFailed
+from .errors import IntegrityError, PairFailed
 from .inputs import Inputs
 from .limits import MAX_UNPACKED
 from .tree import Make, Tree, is_tarball
