@@ -134,13 +134,15 @@ class Renderer:
     def userspace(self, driver: Driver) -> Rendered:
         """Libraries, tools and firmware of one driver."""
         base = self.lock.base(driver.arch)
+        trees = of_driver(driver, "userspace")
         return self._once(
             f"userspace/{driver.version}-{driver.arch}",
             "userspace.Dockerfile.j2",
             tuple(("debs", file) for file in driver.userspace if driver.source == "debian"),
             (),
-            of_driver(driver, "userspace"),
+            trees,
             driver=driver,
+            gpus=trees[0].files if trees and driver.source == "debian" else (),
             layout=LAYOUT,
             triple=TRIPLES[driver.arch],
             toolchain_tag=self.unpacker(driver.arch).tag,

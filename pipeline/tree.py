@@ -13,7 +13,7 @@ from .pinned import Driver, File, Kernel
 
 LAYOUT: Final = 2
 """Raise it where the same pinned files give another tree."""
-Make = Literal["rpms", "developer-container", "source", "run", "run-userspace", "redist", "redist-userspace"]
+Make = Literal["rpms", "developer-container", "source", "run", "run-userspace", "redist", "redist-userspace", "debian-gpus"]
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,10 @@ def of_kernel(kernel: Kernel) -> tuple[Tree, ...]:
 
 
 def of_driver(driver: Driver, part: Literal["modules", "userspace"]) -> tuple[Tree, ...]:
-    """The tree of an NVIDIA archive's module sources, or of its userspace and Fabric Manager; none for Debian's packages."""
+    """An NVIDIA archive's module sources, or its userspace and Fabric Manager; of Debian's packages only the list of GPUs."""
     if driver.source == "debian":
-        return ()
+        texts = tuple(file for file in driver.userspace if file.name.endswith("vdpau-driver"))  # carries NVIDIA's README
+        return (Tree("gpus.tar", "debian-gpus", (*texts[:1], *driver.open[:1])),) if texts and part == "userspace" else ()
     if part == "modules":
         return (Tree("modules.tar", driver.source, driver.userspace[:1]),)
     made: Make = "run-userspace" if driver.source == "run" else "redist-userspace"

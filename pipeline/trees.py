@@ -48,6 +48,8 @@ def entries(make: Make, paths: Sequence[Path], kernel: str, scratch: Path, limit
         yield from renamed(runfile.entries(paths[0], limit), _sources)
     elif make == "redist":
         yield from renamed(redist.entries(paths[0], limit), _sources)
+    elif make == "debian-gpus":
+        yield from userspace.gpus_of_debian(paths)
     else:
         archive, *more = paths
         yield from (userspace.of_run if make == "run-userspace" else userspace.of_redist)(archive, limit)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import io
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from . import redist, runfile
+from . import debs, redist, runfile
 from .errors import IntegrityError
-from .unpacking import Entry
+from .unpacking import Entry, unpacked
 
 KIND_TABLE: Final = "out/opt/nvidia-driver/gpus"
 """Which kind of module drives which GPU, a line a PCI id, for a shell (upstream/nvidia_gpus.py)."""
@@ -98,6 +98,28 @@ def _kind_table(entry: Entry, what: str) -> Entry:
     assert entry.data is not None
     table = nvidia_gpus.kind_table(nvidia_gpus.parse(entry.data.read(_MAX_TABLE), f"{what}: {entry.name}").chips)
     return Entry(KIND_TABLE, 0o644, "file", len(table), data=io.BytesIO(table))
+
+
+def gpus_of_debian(paths: Sequence[Path]) -> Iterator[Entry]:
+    """The table of GPUs out of the README files in Debian's packages, which leave ``supported-gpus.json`` out.
+
+    A package without the text gives no table: a host then takes the kind that is recommended for the branch.
+    """
+    from .upstream import nvidia_gpus, nvidia_readme
+
+    readme = _document(paths[0], "README.txt.gz")
+    of_open = _document(paths[1], "README.md.gz") if len(paths) > 1 else None
+    if readme is not None:
+        table = nvidia_gpus.kind_table(nvidia_readme.parse(readme, of_open, paths[0].name).chips)
+        yield Entry(KIND_TABLE, 0o644, "file", len(table), data=io.BytesIO(table))
+
+
+def _document(deb: Path, name: str) -> bytes | None:
+    """One packed text of a package's documentation. It comes before the sources, which are not read."""
+    for info, data in debs.members(deb):
+        if data is not None and posixpath.basename(info.name) == name:
+            return unpacked(data, f"{deb.name}: {name}", _MAX_TABLE).read()
+    return None
 
 
 _BY_NAME: Final = {

@@ -99,12 +99,14 @@ class Machine:
         file.write_text(f"#!/bin/sh\n{text.strip()}\n")
         file.chmod(0o755)
 
-    def pci(self, address: str, vendor: str, device: str, kind: str) -> None:
-        for name, text in (("vendor", vendor), ("device", device), ("class", kind)):
+    def pci(self, address: str, vendor: str, device: str, kind: str, board: str = "0x10de:0x18be") -> None:
+        subsystem = board.split(":")
+        values = {"vendor": vendor, "device": device, "class": kind}
+        for name, text in (values | {"subsystem_vendor": subsystem[0], "subsystem_device": subsystem[1]}).items():
             self.write(f"sys/bus/pci/devices/{address}/{name}", text)
 
-    def gpu(self, address: str, device: str, *, minor: int, uuid: str) -> None:
-        self.pci(address, "0x10de", f"0x{device}", "0x030200")
+    def gpu(self, address: str, device: str, *, minor: int, uuid: str, board: str = "0x10de:0x18be") -> None:
+        self.pci(address, "0x10de", f"0x{device}", "0x030200", board)
         text = f"Model: \t\t NVIDIA H200\nGPU UUID: \t {uuid}\nDevice Minor: \t {minor}\nGPU Excluded:\t No"
         self.write(f"proc/driver/nvidia/gpus/{address}/information", text)
 

@@ -40,21 +40,34 @@ refresh() {
     for driver in $DRIVER_VERSION $DRIVER_FALLBACK; do
         got=0
         resolve "$1" "$driver" 1800 || got=$?
-        if [ "$got" = 0 ] && acceptable "$driver" "$VERSION"; then
+        [ "$got" != 30 ] || REASON=$(why_missing "$1" "$driver")
+        if [ "$got" = 0 ] && ! acceptable "$driver" "$VERSION"; then got=30; fi
+        if [ "$got" = 0 ]; then serves || got=$?; fi
+        if [ "$got" = 0 ]; then
             rm -f "$STATE/why/$(tag_text "$1")"
             say "for $1: $VERSION is here ($PIN, from ${TAG:-$REPOSITORY})"
             return 0
         fi
-        [ "$got" != 30 ] || REASON=$(why_missing "$1" "$driver")
-        [ "$got" = 0 ] && got=30
         [ -e "$SCRATCH/why" ] || printf '%s\n' "$got $REASON" > "$SCRATCH/why"
         say "for $1: $REASON"
         # Another driver is no answer to a registry that is silent.
-        [ "$got" = 30 ] || break
+        case $got in 17 | 30) ;; *) break ;; esac
     done
     first_line "$SCRATCH/why"
     keep "$STATE/why/$(tag_text "$1")" "${LINE#* }"
     return "${LINE%% *}"
+}
+
+# serves: whether the image of PIN has modules for the GPUs of this machine; the image itself says so, asked once. Else 17, REASON.
+serves() {
+    [ ! -e "$NOW/serves/${PIN#sha256:}" ] && image_of "$PIN" || return 0
+    ran=0
+    in_image "$IMAGE" 60 kind || ran=$?
+    case $ran in
+        0) keep "$NOW/serves/${PIN#sha256:}" "$REASON" ;;
+        17) return 17 ;;
+        # Images from before this command do not know it; an engine that cannot run them is told at the boot.
+    esac
 }
 
 # prune: images of our repository that none of the three kernels would load; their pins, volumes and firmware with them.

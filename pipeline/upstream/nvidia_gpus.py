@@ -17,7 +17,7 @@ from ..errors import UpstreamDataError
 from . import strict_json
 from .records import Skips
 
-Kinds = Literal["open", "proprietary", "both", "legacy"]
+Kinds = Literal["open", "proprietary", "both", "listed", "legacy"]
 _Id = Annotated[str, Meta(pattern=r"^0x[0-9A-Fa-f]{4}\Z")]
 _LEGACY: Final = re.compile(r"([0-9]{2,3}(?:\.[0-9]{2})?)\.xx")
 _OPEN: Final = "kernelopen"
@@ -27,7 +27,8 @@ _OPEN_AND_PROPRIETARY: Final = "gsp_proprietary_supported"
 class Chip(Struct, frozen=True, kw_only=True, order=True):
     """One GPU, ids as four lower-case hex digits; ``subvendor`` and ``subdevice`` are "" where any board is meant.
 
-    ``kinds`` are the modules of this driver that run it; ``legacy`` names the branch that does where this one does not.
+    ``kinds`` are the modules of this driver that run it (``listed``: it runs, and nothing says by which kind); ``legacy``
+    names the branch that does where this one does not.
     """
 
     device: str
@@ -103,8 +104,9 @@ def _kinds(features: Iterable[str], needs_word: bool) -> Kinds:
 def kind_table(chips: Iterable[Chip]) -> bytes:
     """What ``nvidia-driver`` on a host asks: a line a GPU, sorted, for grep in a POSIX shell.
 
-    ``10de:2330 both``, ``10de:1b06 proprietary``, ``10de:2b85 open``, ``10de:102d legacy 470``. Ids are those of PCI's
-    vendor, device. Boards whose answer is not their device's have a line of their own, with subsystem vendor and device
+    ``10de:2330 both``, ``10de:1b06 proprietary``, ``10de:2b85 open``, ``10de:102d legacy 470``, or ``10de:2330 listed``
+    where nothing says by which kind. Ids are those of PCI's vendor, device.
+    Boards whose answer is not their device's have a line of their own, with subsystem vendor and device
     after it: ``10de:1db6:10de:1212 open``. So a shell looks for the long id first, then for the short one:
     ``grep "^10de:1db6:10de:1212 " || grep "^10de:1db6 "``. A GPU without a line is not in this driver's list: it may be
     newer than the driver. Where a device's boards differ and none stands for all, only the long lines are there.

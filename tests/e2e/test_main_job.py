@@ -113,6 +113,10 @@ def test_its_files_lie_where_hosts_look_for_them(entry: dict[str, Any], space: W
     assert names["usr/bin/nvidia-smi"].linkname == "../local/nvidia/bin/nvidia-smi"
     assert f"usr/local/nvidia/lib64/libcuda.so.{DRIVER}" in names
     assert f"firmware/nvidia/{DRIVER}/gsp_tu10x.bin" in names
+    with space.shop.store.open(space.shop.local(userspace)) as tar:
+        listed = next(tar.extractfile(member) for member in tar if member.name == "opt/nvidia-driver/gpus")
+        assert listed is not None
+        assert {b"10de:2330 both", b"10de:1db1 proprietary", b"10de:102d legacy 470"} <= set(listed.read().splitlines())
     licences = {name.rpartition("/")[2] for name in names if name.startswith(f"usr/share/licenses/nvidia-{DRIVER}/")}
     assert licences == {"nvidia-graphics-drivers", "nvidia-modprobe", "nvidia-persistenced"}
     assert "Permission is hereby granted" in (files / f"usr/share/licenses/nvidia-{DRIVER}/nvidia-open-kernel-source").read_text()

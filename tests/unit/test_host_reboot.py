@@ -58,6 +58,32 @@ def wait_is_over(host: Host, seconds: int) -> None:
 # Prefetch
 
 
+def test_a_prefetch_asks_each_new_image_once_whether_it_serves_the_gpus(host: Host) -> None:
+    host.run("prefetch")
+    host.run("prefetch")
+    assert host.log("run") == [f"run {A} kind"]
+    host.stage()
+    host.publish(NEXT, A)
+    host.run("prefetch")
+    assert host.log("run") == [f"run {A} kind"] * 2
+
+
+def test_a_driver_that_no_longer_serves_the_gpu_is_told_while_the_old_one_runs(host: Host) -> None:
+    host.run("boot")
+    host.settings(DRIVER_VERSION=B, DRIVER_FALLBACK=A)
+    host.answers(host.publish(KERNEL, B), "kind", 17, f"GPU 10de:102d needs branch 470, which {B} no longer serves")
+    said = host.run("prefetch")
+    assert f"for {KERNEL}: GPU 10de:102d needs branch 470, which {B} no longer serves" in said
+    assert f"for {KERNEL}: {A} is here" in said, "the fallback is fetched instead"
+    host.settings(DRIVER_FALLBACK="")
+    assert "needs branch 470" in host.run("prefetch", status=17)
+
+
+def test_an_image_from_before_that_question_is_taken_as_it_is(host: Host) -> None:
+    host.answers(host.a, "kind", 2, "no command 'kind': see 'nvidia-driver help'")
+    assert f"for {KERNEL}: {A} is here" in host.run("prefetch")
+
+
 def test_an_upgrade_works_with_the_registry_gone_after_the_prefetch(host: Host) -> None:
     host.run("boot")
     host.stage()

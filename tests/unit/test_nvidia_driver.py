@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from itertools import pairwise
 from pathlib import Path
+from typing import Final
 
 import pytest
 
+from pipeline.upstream import nvidia_gpus
 from tests.synthetic_machine import (
     ALL,
     DRIVER,
@@ -21,9 +24,13 @@ from tests.synthetic_machine import (
     PROGRAM,
     SHELLS,
     STAND_INS,
+    UUID,
     Machine,
     machine_of,
 )
+
+RECORDED: Final = IMAGE.parents[2] / "shared"
+TAG: Final = KERNEL.replace("+", "_")
 
 
 @pytest.fixture(params=sorted(SHELLS))
@@ -259,8 +266,77 @@ def test_the_setting_goes_before_the_table(machine: Machine) -> None:
 
 def test_a_gpu_that_the_branch_no_longer_serves_is_named_with_its_branch(machine: Machine) -> None:
     machine.write("image/opt/nvidia-driver/gpus", f"10de:{H200} legacy 470")
-    assert f"10de:{H200} (legacy 470)" in machine.run("load", status=17)
+    said = machine.run("load", status=17)
+    assert f"GPU 10de:{H200} needs branch 470, which {DRIVER} no longer serves: pull driver:{TAG}-470" in said
     assert machine.asked() == []
+
+
+def test_beside_a_gpu_that_is_served_one_of_an_older_branch_is_named_and_no_obstacle(machine: Machine) -> None:
+    machine.write("image/opt/nvidia-driver/gpus", f"10de:{H200} both\n10de:102d legacy 470")
+    machine.gpu("0000:00:07.0", "102d", minor=1, uuid=UUID.replace("0", "1"))
+    assert "warning: GPU 10de:102d needs branch 470" in machine.run("load")
+    assert machine.asked() == ALL
+
+
+def test_a_board_with_a_line_of_its_own_goes_before_its_device(machine: Machine) -> None:
+    lines = [f"10de:{H200} open", f"10de:{H200}:10de:18be proprietary", f"10de:{H200}:10de:0001 legacy 470"]
+    machine.write("image/opt/nvidia-driver/gpus", "\n".join(lines))
+    machine.run("kind")
+    assert machine.out == "proprietary\n"
+    machine.gpu("0000:00:06.0", H200, minor=0, uuid=UUID, board="0x1028:0x18be")
+    machine.run("kind")
+    assert machine.out == "open\n"
+
+
+def test_boards_of_one_device_that_differ_are_told_apart_where_no_line_stands_for_all(machine: Machine) -> None:
+    machine.write("image/opt/nvidia-driver/gpus", f"10de:{H200}:10de:18be proprietary\n10de:{H200}:10de:0001 open")
+    machine.run("kind")
+    assert machine.out == "proprietary\n"
+
+
+def test_where_either_kind_runs_the_recommended_one_is_taken_and_that_said(machine: Machine) -> None:
+    machine.write("image/opt/nvidia-driver/gpus", f"10de:{H200} both")
+    assert f"open modules of {DRIVER} (recommended for {DRIVER}; GPU 10de:{H200} takes either)" in machine.run("kind")
+
+
+def test_a_gpu_that_the_list_lacks_is_named_and_tried(machine: Machine) -> None:
+    machine.write("image/opt/nvidia-driver/gpus", "10de:1db1 both")
+    assert f"GPU 10de:{H200} is not in the list of {DRIVER}: it may be newer than this driver" in machine.run("load")
+    assert machine.asked() == ALL
+
+
+def test_a_setting_that_the_gpu_does_not_bear_is_told(machine: Machine) -> None:
+    machine.write("image/opt/nvidia-driver/gpus", f"10de:{H200} open")
+    machine.environment["KERNEL_MODULE_TYPE"] = "proprietary"
+    assert f"GPU 10de:{H200} takes only open modules, and KERNEL_MODULE_TYPE=proprietary" in machine.run("kind")
+    assert machine.out == "proprietary\n"
+
+
+def test_the_kind_is_told_for_an_image_of_another_kernel_too(machine: Machine) -> None:
+    machine.image_of(kernel="6.12.91-next")
+    machine.run("kind")
+    assert machine.out == "open\n"
+    assert machine.asked() == []
+
+
+@pytest.mark.skipif(not RECORDED.is_dir(), reason="what was recorded of hosts and upstreams is not beside this checkout")
+def test_on_a_recorded_host_nvidias_real_list_decides(machine: Machine) -> None:
+    shutil.rmtree(machine.sys / "bus/pci/devices")
+    inventory = (RECORDED / "hosts/h200-580.159.04.inventory.txt").read_text()
+    found = re.findall(r"^(\S+:\S+) (0x\w{4}) (0x\w{4}) (0x\w{6}) (0x\w{4}) (0x\w{4})", inventory, re.MULTILINE)
+    for address, vendor, device, kind, *board in found:
+        machine.pci(address, vendor, device, kind, ":".join(board))
+    assert any(row[:3] == ("0000:00:06.0", "0x10de", "0x2335") for row in found)
+    listed = (RECORDED / "upstream/nvidia/supported-gpus/focal-nvidia-driver-525-supported-gpus.json").read_bytes()
+    table = machine.image / "opt/nvidia-driver/gpus"
+    table.write_bytes(nvidia_gpus.kind_table(nvidia_gpus.parse(listed, "525").chips))
+    assert "GPU 10de:2335 is not in the list" in machine.run("kind"), "an H200 is newer than 525"
+    for gpu, answer in {"0x1b06": "proprietary", "0x2330": "open"}.items():
+        machine.pci("0000:00:06.0", "0x10de", gpu, "0x030200")
+        machine.run("kind")
+        assert machine.out == f"{answer}\n"
+    machine.pci("0000:00:06.0", "0x10de", "0x102d", "0x030200")
+    assert f"GPU 10de:102d needs branch 470, which {DRIVER} no longer serves" in machine.run("kind", status=17)
 
 
 def test_a_kind_that_the_image_lacks_is_named_with_those_it_has(machine: Machine) -> None:
@@ -446,7 +522,16 @@ def test_unload_with_nothing_loaded_is_done_already(machine: Machine) -> None:
 
 def test_status_says_in_one_line_that_nothing_is_loaded(machine: Machine) -> None:
     machine.run("status", status=3)
-    assert machine.out == f"NVIDIA driver: not loaded on {KERNEL}, 1 GPU(s); image: {DRIVER} for {KERNEL}\n"
+    said = f"NVIDIA driver: not loaded on {KERNEL}, 1 GPU(s); image: {DRIVER} for {KERNEL}"
+    assert machine.out == f"{said}, open modules (recommended for {DRIVER})\n"
+
+
+def test_status_says_where_the_image_does_not_serve_the_gpu(machine: Machine) -> None:
+    machine.write("image/opt/nvidia-driver/gpus", f"10de:{H200} legacy 470")
+    machine.run("status", status=3)
+    assert f"GPU 10de:{H200} needs branch 470" in machine.out
+    machine.run("status", "--json", status=3)
+    assert json.loads(machine.out)["choice"]["kind"] is None
 
 
 def test_status_names_version_kind_and_users(machine: Machine) -> None:
@@ -471,6 +556,7 @@ def test_status_as_json(machine: Machine) -> None:
         "kinds": ["open", "proprietary"],
         "recommended": "open",
     }
+    assert document["choice"] == {"kind": "open", "why": f"recommended for {DRIVER}"}
     assert document["loaded"] == {
         "driver": DRIVER,
         "kind": None,

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from pipeline import lock, render, wanted
 from pipeline.errors import BadFileError
-from pipeline.pinned import File, Lock
+from pipeline.pinned import Driver, File, Lock
 from pipeline.plan import Pair, Plan
 from pipeline.rendered import LocalFile, Rendered
 from tests import samples
@@ -78,6 +78,12 @@ def vendors(form: str) -> Pair:
     return first(a_plan(samples.vendor_lock(form)))
 
 
+def with_readme() -> Driver:
+    """A driver out of Debian's packages, one of which carries NVIDIA's README and with it the list of GPUs."""
+    names = ("libcuda1", "nvidia-vdpau-driver")
+    return samples.driver(userspace=tuple(samples.package(name, "535.261.03-1") for name in names))
+
+
 GOLDENS: dict[str, Callable[[], Rendered]] = {
     "toolchain": lambda: everything(a_plan())[0],
     "base": lambda: everything(a_plan())[1],
@@ -90,6 +96,7 @@ GOLDENS: dict[str, Callable[[], Rendered]] = {
     "image-source": lambda: vendors("source").rendered,
     "toolchain-image": lambda: a_plan(samples.vendor_lock("rpms")).renderer.toolchain(samples.fedora()),
     "userspace-run": lambda: a_plan(samples.vendor_lock("rpms")).renderer.userspace(samples.run_driver()),
+    "userspace-gpus": lambda: a_plan(samples.a_lock(drivers=(with_readme(),))).renderer.userspace(with_readme()),
     "image-one-module": lambda: first(a_plan(text='[build]\nmodules = ["nvidia"]\nkinds = ["open"]\n')).rendered,
 }
 
@@ -256,7 +263,7 @@ def test_nothing_is_evaluated_inline_and_no_step_reaches_for_a_network(name: str
             assert NETWORK.isdisjoint(re.findall(r"[A-Za-z0-9_.-]+", commands)), rest
             assert not rest.startswith("--"), "no mount, no network, no way around the classic builder"
         if word == "ADD":
-            assert rest in {"root.tar /", "headers.tar /", "modules.tar /in/", "userspace.tar /"}, (
+            assert rest in {"root.tar /", "headers.tar /", "modules.tar /in/", "userspace.tar /", "gpus.tar /"}, (
                 "a tar of ours, made of pinned files"
             )
         if word == "ARG":

@@ -1,7 +1,8 @@
 # shellcheck shell=sh
 # What the machine has: GPUs, switches, drivers that hold them, what its kernel allows, and who uses the driver.
 
-# pci_nvidia CLASS: a line "<bus address> 10de:<device>" for each NVIDIA function whose class begins so (0x03 display, 0x0680 bridge).
+# pci_nvidia CLASS: a line "<bus address> 10de:<device> 10de:<device>:<subsystem vendor>:<subsystem device>" for each NVIDIA function
+# whose class begins so (0x03 display, 0x0680 bridge).
 pci_nvidia() {
     for function in "$SYSFS"/bus/pci/devices/*; do
         first_line "$function/vendor"
@@ -9,7 +10,11 @@ pci_nvidia() {
         first_line "$function/class"
         case $LINE in "$1"*) ;; *) continue ;; esac
         first_line "$function/device"
-        printf '%s 10de:%s\n' "${function##*/}" "${LINE#0x}"
+        id=10de:${LINE#0x}
+        first_line "$function/subsystem_vendor"
+        board=${LINE#0x}
+        first_line "$function/subsystem_device"
+        printf '%s %s %s\n' "${function##*/}" "$id" "$id:$board:${LINE#0x}"
     done
 }
 

@@ -25,10 +25,15 @@ check_kernel() {
         die 11 "this image is for kernel $KERNEL, this host runs $LINE: pull driver:$(tag_text "$LINE")-$DRIVER"
 }
 
-# kind_of VENDOR:DEVICE: the line of the table of GPUs after the id, such as "open", "both" or "legacy 470"; empty where it is not listed.
+GPU_TABLE=$IMAGE_ROOT/opt/nvidia-driver/gpus
+
+# kind_of VENDOR:DEVICE:SUBVENDOR:SUBDEVICE: what the driver's table of GPUs says of it: "open", "proprietary", "both", "listed" (by which
+# kind is not known) or "legacy 470"; empty where it has no line. A board with a line of its own goes before its device.
 kind_of() {
-    [ -r "$IMAGE_ROOT/opt/nvidia-driver/gpus" ] || return 0
-    awk -v id="$1" 'tolower($1) == id { $1 = ""; sub(/^ */, ""); print; exit }' "$IMAGE_ROOT/opt/nvidia-driver/gpus"
+    [ -r "$GPU_TABLE" ] || return 0
+    awk -v board="$1" 'BEGIN { split(board, id, ":"); device = id[1] ":" id[2] }
+        tolower($1) == board || tolower($1) == device { own = tolower($1) == board; $1 = ""; sub(/^ */, ""); found = $0; if (own) exit }
+        END { print found }' "$GPU_TABLE"
 }
 
 has_kind() { case " $KINDS " in *" $1 "*) return 0 ;; *) return 1 ;; esac; }
@@ -36,21 +41,29 @@ has_kind() { case " $KINDS " in *" $1 "*) return 0 ;; *) return 1 ;; esac; }
 # choose_kind: KIND and WHY, by the setting, else the table of GPUs, else the recommendation for this branch.
 choose_kind() {
     asked=${KERNEL_MODULE_TYPE:-auto}
-    only_open='' only_proprietary='' legacy='' served=''
-    for gpu in $(gpus | awk '{ print $2 }' | sort -u); do
-        case $(kind_of "$gpu") in
+    only_open='' only_proprietary='' either='' unknown='' legacy='' branch='' served=''
+    for board in $(gpus | awk '{ print $3 }' | sort -u); do
+        gpu=${board%:*:*} answer=$(kind_of "$board")
+        case $answer in
             open) only_open="$only_open $gpu" served=1 ;;
             proprietary) only_proprietary="$only_proprietary $gpu" served=1 ;;
-            legacy*) legacy="$legacy $gpu ($(kind_of "$gpu"))" ;;
+            both) either="$either $gpu" served=1 ;;
+            legacy*) branch=${answer#legacy } legacy="$legacy GPU $gpu needs branch $branch," ;;
+            '') unknown="$unknown $gpu" served=1 ;;
             *) served=1 ;;
         esac
     done
     if [ -n "$legacy" ]; then
-        [ -n "$served" ] || die 17 "driver $DRIVER no longer serves the GPU$legacy: pull the image of that branch"
-        warn "driver $DRIVER no longer serves the GPU$legacy; the others are loaded"
+        [ -n "$served" ] || die 17 "${legacy# } which $DRIVER no longer serves: pull driver:$(tag_text "$KERNEL")-$branch"
+        warn "${legacy# } which $DRIVER no longer serves; the other GPUs are"
     fi
+    [ -z "$unknown" ] || [ ! -r "$GPU_TABLE" ] || warn "GPU$unknown is not in the list of $DRIVER: it may be newer than this driver"
     case $asked in
-        open | proprietary) KIND=$asked WHY="KERNEL_MODULE_TYPE=$asked" ;;
+        open | proprietary)
+            KIND=$asked WHY="KERNEL_MODULE_TYPE=$asked"
+            [ "$KIND" = proprietary ] || [ -z "$only_proprietary" ] || warn "GPU$only_proprietary takes only proprietary modules, and $WHY"
+            [ "$KIND" = open ] || [ -z "$only_open" ] || warn "GPU$only_open takes only open modules, and $WHY"
+            ;;
         auto)
             [ -z "$only_open" ] || [ -z "$only_proprietary" ] ||
                 die 17 "GPU$only_open takes only open modules and$only_proprietary only proprietary ones: set KERNEL_MODULE_TYPE to choose which GPU works"
@@ -59,12 +72,20 @@ choose_kind() {
             elif [ -n "$only_proprietary" ]; then
                 KIND=proprietary WHY="GPU$only_proprietary takes no other"
             else
-                KIND=$RECOMMENDED WHY="recommended for $DRIVER"
+                KIND=$RECOMMENDED WHY="recommended for $DRIVER${either:+; GPU$either takes either}"
             fi
             ;;
         *) die 2 "KERNEL_MODULE_TYPE=$asked is none of auto, open, proprietary" ;;
     esac
     has_kind "$KIND" || die 17 "$KIND modules are wanted ($WHY), this image holds: $KINDS; pull an image with them or set KERNEL_MODULE_TYPE"
+}
+
+# show_kind: which kind would be loaded here, on stdout; why, on stderr. For any kernel's image: nothing of the kernel is asked.
+show_kind() {
+    need_image
+    choose_kind
+    say "$KIND modules of $DRIVER ($WHY)"
+    printf '%s\n' "$KIND"
 }
 
 # module_directory: where modules of KIND lie; the recommended kind's root is /opt, where KMM looks by default.

@@ -13,6 +13,9 @@ status() {
     running=$LINE
     version=$(loaded_version)
     kind=$(loaded_kind)
+    # In a subshell: an image that does not serve the GPU is an answer here, not the end.
+    # shellcheck disable=SC2153
+    [ -z "$DRIVER" ] || chosen=$( (choose_kind 2>&1 && printf '\n%s %s\n' "$KIND" "$WHY") | sed -n '$p')
     if [ -n "$json" ]; then status_json; else status_line; fi
     [ -n "$version" ] || exit 3
     [ -z "$DRIVER" ] || [ "$version" = "$DRIVER" ] || exit 12
@@ -22,6 +25,11 @@ status_line() {
     image="${DRIVER:+; image: $DRIVER for $KERNEL}"
     count=$(gpus | awk 'END { print NR }')
     if [ -z "$version" ]; then
+        case ${chosen:-} in
+            '') ;;
+            open\ * | proprietary\ *) image="$image, ${chosen%% *} modules (${chosen#* })" ;;
+            *) image="$image; ${chosen#nvidia-driver: }" ;;
+        esac
         printf 'NVIDIA driver: not loaded on %s, %s GPU(s)%s\n' "$running" "$count" "$image"
         return 0
     fi
@@ -52,6 +60,12 @@ status_json() {
     else
         printf null
     fi
+    printf ', "choice": '
+    case ${chosen:-} in
+        '') printf null ;;
+        open\ * | proprietary\ *) printf '{"kind": %s, "why": %s}' "$(json_string "${chosen%% *}")" "$(json_string "${chosen#* }")" ;;
+        *) printf '{"kind": null, "why": %s}' "$(json_string "${chosen#nvidia-driver: }")" ;;
+    esac
     printf ', "loaded": '
     if [ -n "$version" ]; then
         # shellcheck disable=SC2046
@@ -62,7 +76,7 @@ status_json() {
     fi
     printf ', "gpus": ['
     comma=''
-    gpus | while read -r address id; do
+    gpus | while read -r address id _; do
         directory=$PROC/driver/nvidia/gpus/$address
         minor=$(gpu_field "$directory" 'Device Minor')
         printf '%s{"address": "%s", "id": "%s", "bound_to": %s, "minor": %s, "model": %s}' "$comma" "$address" "$id" \
