@@ -60,6 +60,11 @@ def build_order(driver: Driver, kinds: Sequence[Kind]) -> list[Kind]:
     return sorted(kinds, key=lambda kind: (kind not in required, kind))
 
 
+def asking(driver: Driver, kinds: Sequence[Kind], patches: Mapping[Kind, Sequence[Patch]]) -> Kind:
+    """The kind that asks NVIDIA's probes: the one with the most patches, as a patch may add one; the others need not mind."""
+    return max(build_order(driver, kinds), key=lambda kind: len(patches.get(kind, ())))
+
+
 def modules_root(kind: Kind, best: Kind) -> str:
     """The depmod root of a kind inside the image: ``/opt`` or ``/opt/<kind>``."""
     return "/opt" if kind == best else f"/opt/{kind}"
@@ -238,14 +243,12 @@ class Renderer:
             for kind in build_order(driver, kinds)
             for file in driver.modules(kind)[:1]
         ]
-        # A patch may add a probe, so the kind with the most patches asks; what it asks more says nothing to the others.
-        most_patched = max(build_order(driver, kinds), key=lambda kind: len(patches.get(kind, ())))
         return {
             "pair_id": pair_id,
             "kernel": kernel,
             "driver": driver,
             "kinds": sources,
-            "probe": next(source for source in sources if source["name"] == most_patched),
+            "probe": next(source for source in sources if source["name"] == asking(driver, kinds, patches)),
             "modules": self.modules(driver),
             "make_arch": MAKE_ARCH[kernel.arch],
             "layout": LAYOUT,
