@@ -22,6 +22,8 @@ Form = Literal["debs", "rpms", "developer-container", "source"]
 """In what a vendor publishes a kernel's headers; forms.py says what each means."""
 Trust = Literal["signed-index", "vendor-sum", "tls-first-sight", "this-machine"]
 KINDS: Final[tuple[Kind, ...]] = ("open", "proprietary")
+TRIPLES: Final[dict[Arch, str]] = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
+"""How GNU names an architecture, in the names of cross compilers too (wiki.debian.org/Multiarch/Tuples)."""
 
 FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~:%@=-]{0,254}")
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -89,12 +91,25 @@ class Toolchain(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     date: Date
     packages: tuple[File, ...]
     image: BaseImage | None = None
+    runs_on: Arch | None = None
+    """What its programs are for, where that is not ``arch``: then it holds a cross compiler."""
 
     @cached_property
     def gcc(self) -> str | None:
         """The upstream version of its compiler, ``12.2.0``; None where no package ``gcc-<n>`` is pinned."""
-        versions = (f.version for f in self.packages if f.name.removeprefix("gcc-").isdigit())
+        compiler = re.compile(f"gcc-[0-9]+{re.escape(f'-{TRIPLES[self.arch]}') if self.crosses else ''}")
+        versions = (f.version for f in self.packages if compiler.fullmatch(f.name))
         return next((re.split("[-+~]", version)[0] for version in versions), None)
+
+    @property
+    def crosses(self) -> bool:
+        """True where what it makes does not run in it."""
+        return self.runs_on not in (None, self.arch)
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the names of its binutils and compiler: ``aarch64-linux-gnu-`` where it crosses, else nothing."""
+        return f"{TRIPLES[self.arch]}-" if self.crosses else ""
 
 
 class OsRelease(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):

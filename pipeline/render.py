@@ -18,7 +18,7 @@ from .applets import APPLETS
 from .compat import PATCHES, Patch
 from .dates import date_of, epoch_of
 from .errors import BadFileError
-from .pinned import Base, Driver, File, Form, Kernel, Kind, Lock, Toolchain
+from .pinned import TRIPLES, Base, Driver, File, Form, Kernel, Kind, Lock, Toolchain
 from .rendered import LocalFile, Rendered
 from .skeleton import Hole, Looked, Skeleton, StandIn
 from .tree import LAYOUT, Tree, of_driver, of_kernel
@@ -34,8 +34,9 @@ IMAGE_TEMPLATES: Final[Mapping[Form, str]] = {
 }
 PROGRAM: Final = Path(__file__).resolve().parent.parent / "host" / "image"
 MADE_BY: Final = "Made by 'doit render' from dockerfiles/{} and versions.lock. A file edited by hand is never built."
-TRIPLES: Final = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
 MAKE_ARCH: Final = {"amd64": "x86_64", "arm64": "arm64"}
+MACHINES: Final = {"amd64": "Advanced Micro Devices X86-64", "arm64": "AArch64"}
+"""As readelf calls them (binutils/readelf.c, get_machine_name())."""
 OPEN_FROM: Final = 560
 """From this branch on NVIDIA recommends the open kernel modules (design.md, "The image")."""
 MODULES: Final = ("nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-drm", "nvidia-peermem")
@@ -133,6 +134,8 @@ class Renderer:
             base=base,
             applets=APPLETS,
             toolchain_tag=self.unpacker(base.arch).tag,
+            prefix=self.lock.unpacker(base.arch).prefix,
+            machine=MACHINES[base.arch],
             epoch=self.epoch(base.date),
         )
 
@@ -150,6 +153,7 @@ class Renderer:
             gpus=trees[0].files if trees and driver.source == "debian" else (),
             layout=LAYOUT,
             triple=TRIPLES[driver.arch],
+            prefix=self.lock.unpacker(driver.arch).prefix,
             toolchain_tag=self.unpacker(driver.arch).tag,
             base_tag=self.base(base).tag,
             epoch=self.epoch(driver.date, base.date),
@@ -232,6 +236,7 @@ class Renderer:
     ) -> dict[str, Any]:
         """What the image's template prints. Values of the kernel may be holes: print them, do not look at them."""
         best = recommended(driver.version, kinds)
+        prefix = self.lock.toolchain(kernel).prefix
         sources = [
             {
                 "name": kind,
@@ -250,7 +255,8 @@ class Renderer:
             "kinds": sources,
             "probe": next(source for source in sources if source["name"] == asking(driver, kinds, patches)),
             "modules": self.modules(driver),
-            "make_arch": MAKE_ARCH[kernel.arch],
+            "make_arch": MAKE_ARCH[kernel.arch] + (f" CROSS_COMPILE={prefix}" if prefix else ""),
+            "prefix": prefix,
             "layout": LAYOUT,
             "epoch": epoch,
             "image_env": self.image_env(kernel, driver, kinds),

@@ -31,7 +31,7 @@ from .update_toolchains import vendor_toolchains
 from .upstream.debian import Indices
 from .upstream.debian_drivers import driver_versions
 from .upstream.nvidia_policy import Listed
-from .wanted import DriverWish, Wanted, settings
+from .wanted import Debian, DriverWish, Wanted, settings
 
 MAX_FEED_BYTES: Final = 32 << 20
 """Bytes a feed or a release's metadata may have; the largest recorded feed has 3.6 MB."""
@@ -153,7 +153,7 @@ def _debian(wanted: Wanted, old: Lock, indices: Mapping[Arch, Indices], choice: 
         ]
         wishes = msgspec.structs.replace(wanted, drivers=(*wanted.drivers, *extra))
         try:
-            new = debian_lock(wishes, wanted.debian, arch, new, found, notes.problems)
+            new = debian_lock(wishes, wanted.debian, arch, new, found, notes.problems, _tools(wanted.debian, arch, indices))
             read.append(arch)
         except UsageError:
             raise
@@ -167,6 +167,11 @@ def _debian(wanted: Wanted, old: Lock, indices: Mapping[Arch, Indices], choice: 
             if not any(matches(name, [pattern]) for name in names)
         ]
     return new
+
+
+def _tools(wishes: Debian, arch: Arch, indices: Mapping[Arch, Indices]) -> Indices | None:
+    """The indices of the architecture on which the toolchain of ``arch`` runs; None where that is its own."""
+    return indices.get(wishes.cross[arch]) if arch in wishes.cross else None
 
 
 def _wished(wanted: Wanted, choice: Choice | None, lock: Lock) -> Lock:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -77,21 +78,39 @@ def read_debian(wishes: Debian, arch: str, fetcher: Server, archives: Archives) 
     return indices
 
 
-def debian_lock(wanted: Wanted, wishes: Debian, arch: Arch, old: Lock, indices: Indices, problems: list[str]) -> Lock:
+def debian_lock(
+    wanted: Wanted, wishes: Debian, arch: Arch, old: Lock, indices: Indices, problems: list[str], tools: Indices | None = None
+) -> Lock:
     """``old`` with Debian's entries of one architecture as the indices have them now.
 
-    Problems with one kernel or driver are added to ``problems``. Raises UpstreamDataError where base or toolchain
-    cannot be had, UsageError without apt.
+    ``tools`` are the indices of the architecture that its toolchain runs on, where ``[debian] cross`` names one: the
+    toolchain comes from there, and Kbuild's own programs with the headers. Problems with one kernel or driver are added
+    to ``problems``. Raises UpstreamDataError where base or toolchain cannot be had, UsageError without apt.
     """
     date = indices.date
-    with Solver(indices, arch) as solver:
+    runs_on = wishes.cross.get(arch)
+    if runs_on and tools is None:
+        raise UpstreamDataError(
+            f"the indices of {runs_on}, on which its toolchain runs, could not be read", hint="try again later"
+        )
+    with ExitStack() as stack:
+        solver = stack.enter_context(Solver(indices, arch))
         base = Base(arch=arch, date=date, packages=_pins(solver.closure(_of(wishes.base, arch))))
+        if runs_on and tools:
+            solver = stack.enter_context(Solver(tools, runs_on))
         name = f"debian-{wishes.version_id}"
         lists = {name: wishes.toolchain}
         if wishes.source_toolchain:
             lists[f"{name}-source"] = (*wishes.toolchain, *wishes.source_toolchain)
         toolchains = [
-            Toolchain(name=name, os="debian", arch=arch, date=date, packages=_pins(solver.closure(_of(packages, arch))))
+            Toolchain(
+                name=name,
+                os="debian",
+                arch=arch,
+                date=date if tools is None else max(date, tools.date),
+                packages=_pins(solver.closure(_of(packages, arch))),
+                runs_on=runs_on,
+            )
             for name, packages in lists.items()
         ]
     _valid(base, "the base")
@@ -109,7 +128,7 @@ def debian_lock(wanted: Wanted, wishes: Debian, arch: Arch, old: Lock, indices: 
         toolchains=(*other_toolchains, *(_dated(t, held_toolchains.get(t.name)) for t in toolchains)),
         kernels=(
             *(k for k in old.kernels if (k.os, k.arch) != ("debian", arch)),
-            *_kernels(wanted, wishes, arch, old, indices, problems),
+            *_kernels(wanted, wishes, arch, old, indices, problems, tools),
         ),
         drivers=(
             *(d for d in old.drivers if d.arch != arch or (d.source != "debian" and d.version not in given)),
@@ -142,7 +161,9 @@ def wished(names: Iterable[str], wishes: Debian) -> set[str]:
     return {name for name in matching if name in recent or name in wishes.kernels}
 
 
-def _kernels(wanted: Wanted, wishes: Debian, arch: Arch, old: Lock, indices: Indices, problems: list[str]) -> list[Kernel]:
+def _kernels(
+    wanted: Wanted, wishes: Debian, arch: Arch, old: Lock, indices: Indices, problems: list[str], tools: Indices | None
+) -> list[Kernel]:
     before = {k.kernel: k for k in old.kernels if (k.os, k.arch) == ("debian", arch)}
     found: dict[str, Kernel] = {}
     listed = debian_drivers.kernels(indices)
@@ -152,7 +173,7 @@ def _kernels(wanted: Wanted, wishes: Debian, arch: Arch, old: Lock, indices: Ind
             continue
         held = before.get(name)
         try:
-            found[name] = _dated(_valid(_kernel(name, wanted, wishes, arch, indices), f"kernel {name}"), held)
+            found[name] = _dated(_valid(_kernel(name, wanted, wishes, arch, indices, tools), f"kernel {name}"), held)
         except UpstreamDataError as error:
             problems.append(f"debian/{arch}: kernel {name}: {error}" + ("; the pinned one is kept" if held else ""))
             if held:
@@ -163,9 +184,9 @@ def _kernels(wanted: Wanted, wishes: Debian, arch: Arch, old: Lock, indices: Ind
     return list(found.values())
 
 
-def _kernel(name: str, wanted: Wanted, wishes: Debian, arch: Arch, indices: Indices) -> Kernel:
+def _kernel(name: str, wanted: Wanted, wishes: Debian, arch: Arch, indices: Indices, tools: Indices | None) -> Kernel:
     KernelRelease(name)  # it reaches tags and Dockerfiles
-    headers, image = debian_drivers.kernel_packages(indices, name)
+    headers, image = debian_drivers.kernel_packages(indices, name, tools)
     first = image[0]
     return Kernel(
         os="debian",

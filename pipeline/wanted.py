@@ -60,13 +60,15 @@ class Debian(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     ``source_toolchain`` is what kernel.org's source needs more than ``toolchain``: flex, bison, libssl-dev. It gives a
     toolchain ``debian-<n>-source``, for kernels whose headers are their source. Of what a pattern in ``kernels`` takes,
-    only the newest ``keep`` of each series and flavour are wanted; all for 0.
+    only the newest ``keep`` of each series and flavour are wanted; all for 0. ``cross`` says for an architecture on which
+    its toolchain runs where that is another: ``{arm64 = "amd64"}``, with a cross compiler among its packages.
     """
 
     version_id: Name
     keyring: str
     suites: Annotated[tuple[Suite, ...], Meta(min_length=1)]
     arches: tuple[Arch, ...] = ("amd64",)
+    cross: dict[Arch, Arch] = {}
     kernels: tuple[Pattern, ...] = ()
     keep: Annotated[int, Meta(ge=0, le=1000)] = 0
     toolchain: Annotated[tuple[PackageWish, ...], Meta(min_length=1)]
@@ -162,6 +164,12 @@ def parse(text: str, name: str = str(WANTED_FILE)) -> Wanted:
         family_names.check((toolchain.os,), f"{name}: `$.toolchain[{number}].os`")
     for number, exclusion in enumerate(wanted.exclusions):
         family_names.check(exclusion.os, f"{name}: `$.exclude[{number}].os`")
+    for target, runner in wanted.debian.cross.items() if wanted.debian else ():
+        if target == runner or not {target, runner} <= {*wanted.debian.arches}:  # type: ignore[union-attr]
+            raise BadFileError(
+                f"{name}: {target} cannot be compiled on {runner} - at `$.debian.cross`",
+                hint="name two architectures of [debian] arches: {arm64 = 'amd64'}",
+            )
     seen: set[str] = set()
     for number, wish in enumerate(wanted.drivers):
         _version(wish.exact, f"{name}: `$.driver[{number}].exact`")

@@ -141,3 +141,43 @@ def vendor_lock(form: str, **changes: Any) -> Lock:
     own = kernel(values.pop("name"), "6.1.176", form=form, releases=(release,), **{**values, **changes})
     toolchains = (*a_lock().toolchains, fedora())
     return a_lock(toolchains=toolchains, drivers=(run_driver(),), kernels=(own,))
+
+
+FLATCAR = "6.12.102-flatcar"
+
+
+def flatcar_release(version: str = "4593.2.5") -> OsRelease:
+    """A release of Flatcar's stable channel."""
+    return OsRelease(channel="stable", version=version, id="flatcar", version_id=version)
+
+
+def of_arch(entry: Any, arch: str, **changes: Any) -> Any:
+    """An entry of the lock for another architecture: other files under the same names."""
+    text = msgspec.json.encode(entry).decode().replace("_amd64.deb", f"_{arch}.deb").replace("x86_64", "aarch64")
+    other = msgspec.json.decode(text, type=type(entry))
+    renamed = {
+        name: tuple(changed(file, sha256=hashlib.sha256(f"{arch} {file.sha256}".encode()).hexdigest()) for file in files)
+        for name in ("packages", "open", "proprietary", "userspace", "headers", "image")
+        if isinstance(files := getattr(other, name, None), tuple)
+    }
+    return changed(other, arch=arch, **{**renamed, **changes})
+
+
+def cross() -> Toolchain:
+    """Debian's toolchain for arm64 that runs on amd64."""
+    packages = (package("gcc-12-aarch64-linux-gnu", "12.2.0-14cross1"), package("dpkg"))
+    return Toolchain(name="debian-12", os="debian", arch="arm64", date=DATE, packages=packages, runs_on="amd64")
+
+
+def both_arches(*drivers: str, kernels: tuple[Kernel, ...] = ()) -> Lock:
+    """One kernel string of Flatcar on both architectures, with the same drivers; amd64 compiles for both."""
+    versions = drivers or ("535.261.03",)
+    one = a_lock()
+    named = kernels or (kernel(FLATCAR, "6.12.102", os="flatcar", releases=(flatcar_release(),), drivers=versions),)
+    made = tuple(driver(version) for version in versions)
+    return a_lock(
+        bases=(*one.bases, *(of_arch(base, "arm64") for base in one.bases)),
+        toolchains=(*one.toolchains, cross()),
+        drivers=(*made, *(of_arch(each, "arm64") for each in made)),
+        kernels=(*named, *(of_arch(each, "arm64") for each in named)),
+    )

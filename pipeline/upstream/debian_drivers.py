@@ -47,10 +47,13 @@ def kernels(indices: Indices) -> list[str]:
     ]
 
 
-def kernel_packages(indices: Indices, kernel: str) -> tuple[list[Package], list[Package]]:
+def kernel_packages(indices: Indices, kernel: str, tools: Indices | None = None) -> tuple[list[Package], list[Package]]:
     """(headers, image) packages of ``kernel``: the newest version that has both.
 
-    Raises UpstreamDataError where the archive has not both, or lists them but not what they need.
+    ``tools``: indices of the architecture that compiles, where that is another. Kbuild's programs run there, so they are
+    the package of the same name and version from there: it is built from the same source and knows every target (Debian
+    builds ``modpost`` for both sizes and byte orders). Raises UpstreamDataError where the archive has not both, or lists
+    them but not what they need.
     """
     images = {p.version for p in indices.packages.get(f"linux-image-{kernel}", ())}
     headers = indices.newest(f"linux-headers-{kernel}", lambda package: package.version in images)
@@ -64,7 +67,22 @@ def kernel_packages(indices: Indices, kernel: str) -> tuple[list[Package], list[
             f"{headers.name} {headers.version} needs no {_KBUILD}…",
             hint="the packages have changed: see debian_drivers.py",
         )
+    if tools is not None:
+        parts = [_of_tools(part, tools) if part.name.startswith(_KBUILD) else part for part in parts]
     return [headers, *parts], [image, *_needed(indices, image, lambda name: _IMAGE_PARTS.fullmatch(name) is not None)]
+
+
+def _of_tools(kbuild: Package, tools: Indices) -> Package:
+    """The same package for the architecture that compiles.
+
+    Raises UpstreamDataError where that one is not listed.
+    """
+    found = tools.exact(kbuild.name, kbuild.version)
+    if found is None:
+        raise UpstreamDataError(
+            f"{kbuild.name} {kbuild.version} is not listed for the architecture that compiles", hint="try again later"
+        )
+    return found
 
 
 def _needed(indices: Indices, package: Package, takes: Callable[[str], bool]) -> list[Package]:

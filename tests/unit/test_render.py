@@ -84,6 +84,20 @@ def with_readme() -> Driver:
     return samples.driver(userspace=tuple(samples.package(name, "535.261.03-1") for name in names))
 
 
+def arm64() -> Plan:
+    """Pairs of both architectures, compiled on amd64."""
+    return a_plan(samples.both_arches())
+
+
+def arm64_run() -> Plan:
+    """kernel.org's source and NVIDIA's run file for arm64, compiled on amd64."""
+    lock = samples.vendor_lock("source")
+    both = samples.both_arches()
+    kernels = tuple(samples.of_arch(kernel, "arm64") for kernel in lock.kernels)
+    drivers = tuple(samples.of_arch(driver, "arm64") for driver in lock.drivers)
+    return a_plan(samples.changed(both, kernels=kernels, drivers=drivers))
+
+
 GOLDENS: dict[str, Callable[[], Rendered]] = {
     "toolchain": lambda: everything(a_plan())[0],
     "base": lambda: everything(a_plan())[1],
@@ -97,6 +111,12 @@ GOLDENS: dict[str, Callable[[], Rendered]] = {
     "toolchain-image": lambda: a_plan(samples.vendor_lock("rpms")).renderer.toolchain(samples.fedora()),
     "userspace-run": lambda: a_plan(samples.vendor_lock("rpms")).renderer.userspace(samples.run_driver()),
     "userspace-gpus": lambda: a_plan(samples.a_lock(drivers=(with_readme(),))).renderer.userspace(with_readme()),
+    "toolchain-cross": lambda: arm64().renderer.toolchain(samples.cross()),
+    "base-arm64": lambda: arm64().renderer.base(arm64().lock.bases[1]),
+    "userspace-arm64": lambda: arm64().renderer.userspace(arm64().lock.drivers[1]),
+    "userspace-run-arm64": lambda: arm64_run().renderer.userspace(arm64_run().lock.drivers[0]),
+    "image-arm64": lambda: arm64().pairs[1].rendered,
+    "image-source-arm64": lambda: arm64_run().pairs[0].rendered,
     "image-one-module": lambda: first(a_plan(text='[build]\nmodules = ["nvidia"]\nkinds = ["open"]\n')).rendered,
 }
 

@@ -82,7 +82,9 @@ def test_a_package_that_is_none_is_refused_with_its_place(package: str) -> None:
         )
 
 
-def run(archive: SignedArchive, server: Served, fetcher: Fetcher, old: Lock, kernels: str, *, keep: int = 0) -> Result:
+def run(
+    archive: SignedArchive, server: Served, fetcher: Fetcher, old: Lock, kernels: str, *, keep: int = 0, cross: str = "{}"
+) -> Result:
     wanted = wishes(
         f"""
 [debian]
@@ -93,14 +95,19 @@ suites = [
   {{archive = "debian-security", suite = "bookworm-security"}},
 ]
 arches = {list(archive.arches)}
+cross = {cross}
 kernels = {kernels}
 keep = {keep}
-toolchain = ["gcc-12", "linux-compiler-gcc-12-x86 [amd64]", "linux-compiler-gcc-12-arm [arm64]"]
+toolchain = {["gcc-12 [amd64]", "linux-compiler-gcc-12-x86 [amd64]", *(f"{name} [arm64]" for name in COMPILERS[cross != "{}"])]}
 base = ["kmod"]
 """
     )
     told = f"debian={server.url}/debian debian-security={server.url}/debian-security"
     return update(wanted, old, fetcher, Archives(wanted, {"DRIVER_ARCHIVES": told}, Path("/none")))
+
+
+COMPILERS = (("gcc-12", "linux-compiler-gcc-12-arm"), ("gcc-12-aarch64-linux-gnu",))
+"""What compiles on arm64, and what for arm64 on amd64."""
 
 
 @needs_apt
@@ -123,10 +130,8 @@ def test_a_kernel_that_keep_no_longer_reaches_goes_and_one_that_left_the_archive
     ]
 
 
-@needs_apt
-def test_both_architectures_get_their_kernels_base_and_toolchain_from_their_own_indices(
-    archive: SignedArchive, archive_server: Served, fetcher: Fetcher
-) -> None:
+def with_arm64(archive: SignedArchive) -> None:
+    """An archive of both architectures, with a kernel that only arm64 has."""
     archive.arches = ("amd64", "arm64")
     archive.add("bookworm", "main", "linux-compiler-gcc-12-x86", "6.1.176-1")
     for name, version, needs in (
@@ -141,6 +146,13 @@ def test_both_architectures_get_their_kernels_base_and_toolchain_from_their_own_
     needs = "linux-headers-6.1.0-50-common (= 6.1.176-1), linux-kbuild-6.1 (>= 6.1.176-1), gcc-12"
     archive.add("bookworm", "main", "linux-headers-6.1.0-50-arm64", "6.1.176-1", needs, Architecture="arm64")
     archive.add("bookworm", "main", "linux-image-6.1.0-50-arm64", "6.1.176-1", "kmod", Architecture="arm64")
+
+
+@needs_apt
+def test_both_architectures_get_their_kernels_base_and_toolchain_from_their_own_indices(
+    archive: SignedArchive, archive_server: Served, fetcher: Fetcher
+) -> None:
+    with_arm64(archive)
     archive.publish()
     patterns = "['6.1.0-50-arm64', '*-cloud-amd64']"
     result = run(archive, archive_server, fetcher, lock.empty(), patterns, keep=1)
@@ -161,3 +173,53 @@ def test_both_architectures_get_their_kernels_base_and_toolchain_from_their_own_
     ]
     again = run(archive, archive_server, fetcher, result.lock, patterns, keep=1)
     assert lock.dump(again.lock) == lock.dump(result.lock)
+
+
+@needs_apt
+def test_a_cross_toolchain_and_kbuilds_programs_come_from_the_architecture_that_compiles(
+    archive: SignedArchive, archive_server: Served, fetcher: Fetcher
+) -> None:
+    with_arm64(archive)
+    archive.add("bookworm", "main", "gcc-12-aarch64-linux-gnu", "12.2.0-14cross1", "libc6 (>= 2.34), binutils")
+    archive.publish()
+    patterns, cross = "['6.1.0-50-arm64', '*-cloud-amd64']", "{arm64 = 'amd64'}"
+    result = run(archive, archive_server, fetcher, lock.empty(), patterns, keep=1, cross=cross)
+    assert result.problems == []
+    native, crossing = result.lock.toolchains
+    assert (native.arch, native.runs_on, native.prefix, native.gcc) == ("amd64", None, "", "12.2.0")
+    assert (crossing.arch, crossing.runs_on, crossing.prefix, crossing.gcc) == ("arm64", "amd64", "aarch64-linux-gnu-", "12.2.0")
+    assert all((f.path or "").endswith(("_amd64.deb", "_all.deb")) for f in crossing.packages)
+    (arm,) = (k for k in result.lock.kernels if k.arch == "arm64")
+    assert [(f.name, (f.path or "").rpartition("_")[2]) for f in arm.headers] == [
+        ("linux-headers-6.1.0-50-arm64", "arm64.deb"),
+        ("linux-headers-6.1.0-50-common", "all.deb"),
+        ("linux-kbuild-6.1", "amd64.deb"),
+    ]
+    (base,) = (b for b in result.lock.bases if b.arch == "arm64")
+    assert all((f.path or "").endswith(("_arm64.deb", "_all.deb")) for f in base.packages)
+    again = run(archive, archive_server, fetcher, result.lock, patterns, keep=1, cross=cross)
+    assert lock.dump(again.lock) == lock.dump(result.lock)
+
+
+@needs_apt
+def test_where_kbuilds_programs_are_not_those_of_the_headers_the_kernel_waits(
+    archive: SignedArchive, archive_server: Served, fetcher: Fetcher
+) -> None:
+    with_arm64(archive)
+    archive.add("bookworm", "main", "gcc-12-aarch64-linux-gnu", "12.2.0-14cross1", "libc6 (>= 2.34), binutils")
+    archive.add("bookworm", "main", "linux-kbuild-6.1", "6.1.177-1", Architecture="arm64")
+    archive.publish()
+    result = run(archive, archive_server, fetcher, lock.empty(), "['6.1.0-50-arm64']", cross="{arm64 = 'amd64'}")
+    assert result.problems[0].startswith(
+        "debian/arm64: kernel 6.1.0-50-arm64: linux-kbuild-6.1 6.1.177-1 is not listed for the architecture that compiles"
+    )
+    assert result.lock.kernels == ()
+
+
+@pytest.mark.parametrize("cross", ["{arm64 = 'arm64'}", "{arm64 = 'amd64'}", "{riscv64 = 'amd64'}", "{arm64 = 'arm64 '}"])
+def test_a_cross_that_cannot_be_meant_is_refused_with_its_place(cross: str) -> None:
+    with pytest.raises(BadFileError, match=r"\$\.debian\.cross|Invalid enum value"):
+        wishes(
+            f'[debian]\nversion_id = "12"\nkeyring = "/none"\nsuites = [{{archive = "debian", suite = "x"}}]\n'
+            f'cross = {cross}\ntoolchain = ["gcc-12"]\nbase = ["kmod"]\n'
+        )

@@ -1,0 +1,13 @@
+# Made by 'doit render' from dockerfiles/toolchain-debian.Dockerfile.j2 and versions.lock. A file edited by hand is never built.
+# What compiles for debian: debian-12, arm64, out of 2 pinned packages alone. Runs on amd64.
+# root.tar holds the same packages unpacked, so that dpkg can run and configure them. No step has a network.
+FROM scratch
+ADD root.tar /
+COPY debs/ /debs/
+ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LC_ALL=C
+RUN set -eu; cd /debs; printf '%s\n' \
+    '4047b6f5083d7b9b5576c3e754f1fbfddfe85c7e23ad00af89e8444c6f2bd9ee  gcc-12-aarch64-linux-gnu_12.2.0-14cross1_amd64.deb' \
+    '4add38575bcdd18c5513457c8ef3165be6d766d969ba7b9a2336c8cf1836356b  dpkg_1.0-1_amd64.deb' \
+    | sha256sum --check --strict --quiet
+RUN dpkg --force-depends --force-confnew --install /debs/*.deb; dpkg --configure --pending; aarch64-linux-gnu-gcc --version
+LABEL io.coreos-nvidia.os=debian io.coreos-nvidia.arch=arm64
