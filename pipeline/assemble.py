@@ -23,6 +23,7 @@ from .deflate import Gzip
 from .errors import DiskError, IntegrityError
 
 MANIFEST_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
+INDEX_TYPE: Final = "application/vnd.oci.image.index.v1+json"
 CONFIG_TYPE: Final = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
 _CHUNK: Final = 1 << 20
@@ -257,6 +258,25 @@ def assemble(
         "annotations": {k: v for k, v in labels.items() if k.startswith("org.opencontainers.image.")},
     }
     return Image(_canonical(manifest), config, tuple(layers))
+
+
+def assemble_index(manifests: Mapping[str, bytes]) -> bytes:
+    """The index under which one name offers ``manifests``, by architecture; engines take their own out of it.
+
+    OCI image-spec 1.1, image-index.md. It carries the annotations that all of them share.
+    """
+    documents = [json.loads(manifest) for manifest in manifests.values()]
+    shared = set.intersection(*(set(document.get("annotations", {}).items()) for document in documents))
+    children = [
+        {
+            "mediaType": MANIFEST_TYPE,
+            "digest": digest_of(manifest),
+            "size": len(manifest),
+            "platform": {"architecture": arch, "os": "linux"},
+        }
+        for arch, manifest in sorted(manifests.items())
+    ]
+    return _canonical({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": children, "annotations": dict(shared)})
 
 
 def _canonical(document: Mapping[str, Any]) -> bytes:

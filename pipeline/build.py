@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from . import boot, contexts, kernel_files, proof
+from . import boot, contexts, kernel_files, names, proof
 from . import index as indexes
 from .assemble import MANIFEST_TYPE, Image, Layer, assemble, exported, merged, tree
 from .errors import PairFailed
@@ -24,6 +24,7 @@ from .index import Bytes, Entry, Missing, Seconds, entry_of
 from .parts import Workshop
 from .pinned import Kind
 from .plan import Pair
+from .registry import Manifest
 from .render import build_order
 
 RECIPE_LABEL: Final = "io.coreos-nvidia.recipe"
@@ -82,14 +83,9 @@ def _modules_tag(pair: Pair, stage: str) -> str:
 
 
 def publish(pair: Pair, digest: str, manifest: bytes, shop: Workshop) -> None:
-    """Point the pair's own names at ``digest``; a name that moves is said aloud."""
-    for tag in pair.tags:
-        before = shop.registry.digest(tag)
-        if before == digest:
-            continue
-        if before:
-            shop.progress.note(pair.id, f"tag {tag} moves from {before[:19]} to {digest[:19]}: its recipe changed")
-        shop.registry.push_manifest(manifest, MANIFEST_TYPE, [tag])
+    """Point the pair's own names at ``digest``, together with what other architectures have under them (names.py)."""
+    image = Manifest(manifest, MANIFEST_TYPE, digest)
+    names.point(pair, image, shop.registry, lambda text: shop.progress.note(pair.id, text))
 
 
 def _make(work: _Work, shop: Workshop) -> tuple[Image, Layer]:

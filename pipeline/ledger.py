@@ -86,10 +86,17 @@ class Ledger:
             return True
         if not self.built(pair) or not self.tags.issuperset(pair.tags):
             return False
+        if pair.siblings() and not self.tags.issuperset(self._joint_tags(pair)):
+            return False
         if self._current:
             return True
         entry = self._known.get(_key(pair))
         return entry is not None and entry.recipe == f"sha256:{pair.recipe}" and entry.outcome == "built"
+
+    def _joint_tags(self, pair: Pair) -> set[str]:
+        from .names import joint_tags
+
+        return joint_tags(pair, self.built)
 
     def note(self, entry: Entry) -> Entry:
         """Keep an outcome of this run on disk at once, so that a kill later loses nothing of it."""
@@ -175,36 +182,46 @@ class Ledger:
     def settle_aliases(self, plan: Plan, changed: Iterable[Pair], shop: Workshop) -> None:
         """Point ``<kernel>-<branch>`` names at the newest built driver of the branch; they only move forward."""
         changed_ids = {pair.id for pair in changed}
-        owners: dict[str, Pair] = {}
+        owners: dict[str, dict[str, Pair]] = {}
         touched: set[str] = set()
         for pair in plan.pairs:
             if pair.exclusion is not None or not self.built(pair):
                 continue
             for tag in pair.aliases:
-                if tag not in owners or DriverVersion(owners[tag].driver.version) < DriverVersion(pair.driver.version):
-                    owners[tag] = pair
+                held = owners.setdefault(tag, {}).get(pair.kernel.arch)
+                if held is None or DriverVersion(held.driver.version) < DriverVersion(pair.driver.version):
+                    owners[tag][pair.kernel.arch] = pair
                 if pair.id in changed_ids or tag not in self.tags:
                     touched.add(tag)
         for tag in sorted(touched):
             self._settle(tag, owners[tag], shop)
 
-    def _settle(self, tag: str, owner: Pair, shop: Workshop) -> None:
-        from .assemble import MANIFEST_TYPE
+    def _settle(self, tag: str, owners: Mapping[str, Pair], shop: Workshop) -> None:
+        """Point a branch's name at the images of ``owners``, by architecture; none of them moves back."""
+        from .names import Part, keep, offered, settle
 
-        manifest = self.registry.manifest(owner.recipe_tag)
-        present = self.registry.digest(tag) if tag in self.tags else None
-        if manifest is None or present == manifest.digest:
+        manifests = {arch: self.registry.manifest(owner.recipe_tag) for arch, owner in owners.items()}
+        parts = {arch: Part(owners[arch].recipe, manifest) for arch, manifest in manifests.items() if manifest}
+        if not parts:
             return
-        if present:
-            held = self.labels(tag).get("io.coreos-nvidia.driver", "")
+        present = self.registry.digest(tag) if tag in self.tags else None
+        if len(parts) == 1 and present == next(iter(parts.values())).manifest.digest:
+            return
+        ways = []
+        for arch, part in offered(self.registry, tag).items() if present else ():
+            if arch not in parts or part.manifest.digest == parts[arch].manifest.digest:
+                continue
+            held, new = self.labels(part.manifest.digest).get("io.coreos-nvidia.driver", ""), owners[arch].driver.version
             with contextlib.suppress(PipelineError):
-                if DriverVersion(owner.driver.version) < DriverVersion(held):
-                    return
-            way = f"forward from {held or present[:19]} to {owner.driver.version}"
-            if held == owner.driver.version:
-                way = f"from {present[:19]} to {manifest.digest[:19]}: its recipe changed"
-            shop.progress.note(owner.id, f"tag {tag} moves {way}")
-        self.registry.push_manifest(manifest.data, MANIFEST_TYPE, [tag], shared=True)
+                if DriverVersion(new) < DriverVersion(held):
+                    parts[arch] = part
+                    continue
+            digests = part.manifest.digest[:19], parts[arch].manifest.digest[:19]
+            same = f"from {digests[0]} to {digests[1]}: its recipe changed"
+            ways.append((arch, same if held == new else f"forward from {held or digests[0]} to {new}"))
+        for arch, way in ways:
+            shop.progress.note(owners[arch].id, f"tag {tag} moves {way}")
+        keep(settle(tag, parts, self.registry, lambda _: None, shared=True), self.registry)
         self.tags.add(tag)
 
     def _noted(self, pair: Pair) -> Entry | None:

@@ -102,7 +102,7 @@ def check(lock: Lock, name: str, *, local: bool = False) -> None:
         if missing := [k for k in driver.required if k not in driver.kinds]:
             raise bad(f"drivers[{number}].required", f"driver {driver.version} has no {missing[0]} sources")
     _check_pending(lock, bad)
-    tags: dict[tuple[str, str], str] = {}
+    tags: dict[str, str] = {}  # of all architectures: what they share is one index
     for number, kernel in enumerate(lock.kernels):
         where = f"kernels[{number}]"
         try:
@@ -122,8 +122,8 @@ def check(lock: Lock, name: str, *, local: bool = False) -> None:
             if (version, kernel.arch) not in lock._drivers:
                 raise bad(f"{where}.drivers", f"no driver {version} for {kernel.arch}")
         tag = tag_text(kernel.kernel)
-        if tags.setdefault((kernel.arch, tag), kernel.kernel) != kernel.kernel:
-            raise bad(where, f"kernels {tags[kernel.arch, tag]} and {kernel.kernel} would share the tag {tag}")
+        if tags.setdefault(tag, kernel.kernel) != kernel.kernel:
+            raise bad(where, f"kernels {tags[tag]} and {kernel.kernel} would share the tag {tag}")
     plain: dict[tuple[str, str], set[str]] = {}
     for number, kernel in enumerate(lock.kernels):
         mine = {release.os_tag for release in kernel.releases}

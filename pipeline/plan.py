@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from . import compat
 from .compat import Compat, Patch, Verdict
@@ -46,6 +46,8 @@ class Pair:
     plain: bool
     """True where this build of the kernel string owns the plain tag."""
     renderer: Renderer
+    siblings: Callable[[], tuple[Pair, ...]] = tuple
+    """Pairs of other architectures that have a name in common with it; excluded ones are none."""
 
     @cached_property
     def rendered(self) -> Rendered:
@@ -144,7 +146,25 @@ class Plan:
             exclusion=exclusion,
             plain=plain,
             renderer=self.renderer,
+            siblings=partial(self._siblings, name),
         )
+
+    @cached_property
+    def _namesakes(self) -> dict[tuple[str, str], list[str]]:
+        """Ids of pairs by kernel string and driver, where more than one architecture has them."""
+        if len({kernel.arch for kernel in self.lock.kernels}) < 2:
+            return {}
+        found: dict[tuple[str, str], list[str]] = {}
+        for name, (kernel, driver, _) in self._named.items():
+            found.setdefault((kernel.kernel, driver.version), []).append(name)
+        return {key: names for key, names in found.items() if len({self._named[name][0].arch for name in names}) > 1}
+
+    def _siblings(self, name: str) -> tuple[Pair, ...]:
+        kernel, driver, _ = self._named[name]
+        others = self._namesakes.get((kernel.kernel, driver.version), ())
+        pairs = [self._pair(other) for other in others if self._named[other][0].arch != kernel.arch]
+        mine = set(self._pair(name).tags)
+        return tuple(pair for pair in pairs if pair.exclusion is None and not mine.isdisjoint(pair.tags))
 
     def select(self, patterns: Sequence[str]) -> tuple[Pair, ...]:
         """Pairs whose task name (``image:<id>``) matches one of ``patterns``; all for none.

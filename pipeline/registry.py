@@ -29,6 +29,8 @@ MANIFEST_TYPES: Final = (
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
+INDEX_TYPES: Final = (MANIFEST_TYPES[1], MANIFEST_TYPES[3])
+"""Manifests of manifests."""
 MAX_PAGES: Final = 10_000
 _WORD: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY: Final = re.compile(rf"{_WORD}(?:/{_WORD})*")
@@ -109,7 +111,7 @@ class Registry:
         answer = self._http.request(self._manifest_call("GET", ref))
         if answer.status == 404:
             return None
-        media_type = answer.headers.get("Content-Type", "").split(";")[0].strip()
+        media_type = _media_type(answer)
         if media_type not in MANIFEST_TYPES:
             raise self._error(f"{ref} is no image manifest but '{media_type}'", ANSWER_HINT)
         digest = _sha256(answer.body)
@@ -128,6 +130,17 @@ class Registry:
             return said
         manifest = self.manifest(ref)
         return manifest.digest if manifest else None
+
+    def described(self, ref: str) -> tuple[str, str] | None:
+        """(digest, media type) of the manifest under ``ref``; None on a 404."""
+        answer = self._http.request(self._manifest_call("HEAD", ref))
+        if answer.status == 404:
+            return None
+        said, media_type = answer.headers.get("Docker-Content-Digest", ""), _media_type(answer)
+        if _DIGEST.fullmatch(said) and media_type in MANIFEST_TYPES:
+            return said, media_type
+        manifest = self.manifest(ref)
+        return (manifest.digest, manifest.media_type) if manifest else None
 
     def has_blob(self, digest: str) -> bool:
         """True where the repository has the blob, False on a 404."""
@@ -278,6 +291,10 @@ def _check_size(source: Path | bytes, digest: str, size: int) -> None:
             raise DiskError(f"{source}: {error.strerror}", hint=_DISK_HINT) from error
     if found != size:
         raise DiskError(f"blob {digest} has {found} bytes here, not {size}", hint=_DISK_HINT)
+
+
+def _media_type(answer: Answer) -> str:
+    return answer.headers.get("Content-Type", "").split(";")[0].strip()
 
 
 def _sha256(data: bytes) -> str:

@@ -8,8 +8,9 @@ where every tag on it may go.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from msgspec import Struct
@@ -21,7 +22,7 @@ from .plan import Plan
 from .versions import tag_text
 
 INDEX_TAG: Final = "index"
-_RECIPE: Final = re.compile(r"(r|failed|base|userspace-.+)-([0-9a-f]{16})")
+_RECIPE: Final = re.compile(r"(r|i|failed|base|userspace-.+)-([0-9a-f]{16})")
 _ATTACHED: Final = re.compile(r"sha256-([0-9a-f]{64})(\..+)?")
 """Where cosign and registries without the referrers API keep what is attached to a digest."""
 
@@ -98,10 +99,17 @@ def unknown(tags: Iterable[str], needs: Kept, images: Mapping[str, Image]) -> li
     return [tag for tag in tags if _kind(tag) == "r" and tag not in needs.tags and tag not in images]
 
 
-def judge(digests: Mapping[str, str], needs: Kept, images: Mapping[str, Image]) -> list[Verdict]:
-    """A verdict for every digest, those to remove first.
+def judge(
+    digests: Mapping[str, str],
+    needs: Kept,
+    images: Mapping[str, Image],
+    indexes: Mapping[str, Collection[str]] = MappingProxyType({}),
+) -> list[Verdict]:
+    """A verdict for every digest, those to remove first, and of these an index before what it names.
 
     ``digests``: tag to digest, of the whole repository. ``images``: by recipe tag, for recipes that the plan lacks.
+    ``indexes``: for each digest that is one, the digests that it names. An index stays where one of its images does, and
+    what an index that stays names stays too: nothing in the registry may point at what is not there.
     """
     previous = _previous(needs.releases, images.values())
     groups: dict[str, list[str]] = {}
@@ -112,11 +120,19 @@ def judge(digests: Mapping[str, str], needs: Kept, images: Mapping[str, Image]) 
         stays = [reason for tag in sorted(tags) if (reason := _stays(tag, tags, needs, images, previous))]
         why = stays[0] if stays else next(reason for tag in sorted(tags) if (reason := _goes(tag, images)))
         verdicts[digest] = Verdict(digest, tuple(sorted(tags)), not stays, why)
+    for digest in indexes.keys() & verdicts.keys():
+        verdict = verdicts[digest]
+        if verdict.remove and (staying := [c for c in indexes[digest] if c in verdicts and not verdicts[c].remove]):
+            verdicts[digest] = Verdict(digest, verdict.tags, False, f"an index of {verdicts[staying[0]].tags[0]}, which stays")
+    for index in [d for d in indexes if d in verdicts and not verdicts[d].remove]:
+        for child in indexes[index]:
+            if child in verdicts and verdicts[child].remove:
+                verdicts[child] = Verdict(child, verdicts[child].tags, False, f"{verdicts[index].tags[0]} is an index of it")
     for digest, verdict in verdicts.items():
         subjects = {f"sha256:{found[1]}" for tag in verdict.tags if (found := _ATTACHED.fullmatch(tag))}
         if subjects and all(subject in verdicts and verdicts[subject].remove for subject in subjects):
             verdicts[digest] = Verdict(digest, verdict.tags, True, "attached to an image that goes")
-    return sorted(verdicts.values(), key=lambda v: (not v.remove, v.tags))
+    return sorted(verdicts.values(), key=lambda v: (not v.remove, v.digest not in indexes, v.tags))
 
 
 def _stays(tag: str, group: Iterable[str], needs: Kept, images: Mapping[str, Image], previous: Mapping[Release, str]) -> str:
@@ -124,10 +140,10 @@ def _stays(tag: str, group: Iterable[str], needs: Kept, images: Mapping[str, Ima
     if tag in needs.tags:
         return f"{tag} is wanted"
     kind = _kind(tag)
-    if kind in ("failed", "base", "userspace"):
+    if kind in ("failed", "base", "userspace", "i"):
         return ""
     if kind != "r":
-        return "" if any(_kind(other) == "r" for other in group) else f"{tag} is none of ours"
+        return "" if any(_kind(other) in ("r", "i") for other in group) else f"{tag} is none of ours"
     image = images.get(tag)
     if image is None:
         return f"nobody knows which kernel {tag} is for"
@@ -148,6 +164,8 @@ def _goes(tag: str, images: Mapping[str, Image]) -> str:
     if kind == "r":
         image = images[tag]
         return f"{image.kernel}: no release in versions.lock boots it ({', '.join(map(_name, image.releases))})"
+    if kind == "i":
+        return "an index of images that go"
     if kind == "failed":
         return "a failure of a recipe that is no longer the lock's"
     return "a shared layer of a recipe that is no longer the lock's" if kind in ("base", "userspace") else ""

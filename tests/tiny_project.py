@@ -114,13 +114,15 @@ def digests(registry: Registry) -> dict[str, str]:
 def walk(registry: Registry) -> int:
     """Look at everything that every tag points to; how many blobs there were. AssertionError names what is not there."""
     seen: dict[str, int] = {}
-    for tag in registry.tags():
-        manifest = registry.manifest(tag)
-        assert manifest is not None, f"{tag} is listed and has no manifest"
+    left = registry.tags()
+    for ref in left:
+        manifest = registry.manifest(ref)
+        assert manifest is not None, f"{ref} is listed and has no manifest"
         document = json.loads(manifest.data)
-        for part in (document["config"], *document["layers"]):
+        left += [part["digest"] for part in document.get("manifests", ())]
+        for part in (document["config"], *document["layers"]) if "config" in document else ():
             seen[part["digest"]] = part["size"]
-            assert registry.has_blob(part["digest"]), f"{tag} points to {part['digest']}, which is not there"
+            assert registry.has_blob(part["digest"]), f"{ref} points to {part['digest']}, which is not there"
     for digest, size in seen.items():
         assert len(registry.blob(digest)) == size  # and blob() compares the hash
     return len(seen)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final
 
 import msgspec
 
-from .. import publishing, registry_packages, retention
+from .. import names, publishing, registry_packages, retention
 from ..errors import DeleteRefusedError, RegistryError, UsageError
+from ..registry import INDEX_TYPES
 from ..registry_packages import Packages
 from ..retention import Verdict
 from ..workspace import Workspace
@@ -63,7 +64,10 @@ def _verdicts(space: Workspace) -> list[Verdict]:
     needs = retention.kept(space.plan)
     with ThreadPoolExecutor(_THREADS) as threads:
         tags = sorted(ledger.tags)
-        digests = {tag: digest for tag, digest in zip(tags, threads.map(registry.digest, tags), strict=True) if digest}
+        found = {tag: held for tag, held in zip(tags, threads.map(registry.described, tags), strict=True) if held}
+        digests = {tag: digest for tag, (digest, _) in found.items()}
+        several = sorted({digest for digest, media_type in found.values() if media_type in INDEX_TYPES})
+        indexes = dict(zip(several, threads.map(partial(names.named, registry), several), strict=True))
         images = {
             f"r-{e.recipe[7:23]}": retention.image_of(e) for e in ledger.published.pairs if e.outcome == "built" and e.recipe
         }
@@ -71,7 +75,7 @@ def _verdicts(space: Workspace) -> list[Verdict]:
         for tag, labels in zip(strange, threads.map(ledger.labels, strange), strict=True):
             if image := retention.image_from(labels):
                 images[tag] = image
-    return retention.judge(digests, needs, images)
+    return retention.judge(digests, needs, images, indexes)
 
 
 def _list(verdicts: Sequence[Verdict], *, as_json: bool) -> None:

@@ -81,6 +81,41 @@ def test_the_last_to_publish_sees_what_the_other_has_done(tmp_path: Path, moment
         walk(registry)
 
 
+@pytest.mark.parametrize("moment", [f"{samples.FLATCAR}-535.261.03", f"{samples.FLATCAR}-535", "index"])
+def test_runners_of_two_architectures_leave_one_index_under_each_name_they_share(tmp_path: Path, moment: str) -> None:
+    """amd64's runner pushes ``moment``; before it arrives, arm64's does all its work. No lock is between the two."""
+    lock = samples.both_arches()
+    with running_registry(tmp_path / "registry") as place:
+        second = Runner(tmp_path / "second", lock, registry=place)
+        once, failed = threading.Lock(), list[BaseException]()
+
+        def decide(asked: Asked) -> Fault | None:
+            if asked.method == "PUT" and asked.path.endswith(f"/manifests/{moment}") and once.acquire(blocking=False):
+                try:
+                    second.work("image:flatcar/arm64:*")
+                except AssertionError as error:
+                    failed.append(error)
+            return None
+
+        with FaultyProxy(place, decide) as proxy:
+            Runner(tmp_path / "first", lock, registry=proxy.place).work("image:flatcar/amd64:*")
+        assert failed == []
+        assert once.locked()
+        registry = Registry(place, environ={})
+        digests = {entry.arch: entry.digest for entry in index(place, tmp_path)}
+        shared = {tag for tag in registry.tags() if not tag.startswith(("r-", "index"))}
+        assert shared >= {f"{samples.FLATCAR}-535.261.03", f"{samples.FLATCAR}-535"}
+        for tag in shared:
+            manifest = registry.manifest(tag)
+            assert manifest is not None
+            assert {p["platform"]["architecture"]: p["digest"] for p in json.loads(manifest.data)["manifests"]} == digests
+        assert walk(registry)
+        idle = second.doit()
+        assert idle.returncode == 0
+        assert "2 pairs: 2 built" in idle.stderr
+        assert "moves" not in idle.stderr
+
+
 def test_a_runner_that_died_before_it_published_is_made_good_by_whoever_comes_next(tmp_path: Path) -> None:
     lock = samples.a_lock()
 

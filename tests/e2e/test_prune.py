@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from pipeline import registry_http
+from pipeline import lock, registry_http
 from pipeline.assemble import MANIFEST_TYPE, Store, assemble, tree
 from pipeline.commands import prune
 from pipeline.index import Bytes, Entry, Index, dump
@@ -16,7 +18,8 @@ from pipeline.retention import Verdict
 from tests import registry_process, samples
 from tests.github_packages import TOKEN, GitHub
 from tests.registry_process import running_registry
-from tests.small_project import SmallProject
+from tests.small_project import ROOT, SmallProject
+from tests.tiny_project import walk
 from tests.told_server import Told
 
 pytestmark = [
@@ -91,6 +94,38 @@ def test_what_no_supported_release_needs_is_listed_first_and_deleted_with_apply(
         again = project.doit("prune", "--apply", "--json")
         assert again.returncode == 0, again.stderr
         assert not any(verdict["remove"] for verdict in json.loads(again.stdout))
+
+
+def test_an_index_of_two_architectures_is_followed_and_nothing_is_left_that_points_nowhere(tmp_path: Path) -> None:
+    """The kernel of an old release on both architectures goes whole; those of the present one and the one before stay whole."""
+    with running_registry(tmp_path / "registry") as place:
+        present = samples.both_arches()
+        earlier = tuple(
+            samples.kernel(f"{version}-flatcar", version, os="flatcar", releases=(samples.flatcar_release(release),))
+            for version, release in (("6.12.95", "4459.2.1"), ("6.12.90", "4230.2.1"))
+        )
+        both = samples.both_arches(kernels=(*present.kernels[:1], *earlier))
+        project = SmallProject(tmp_path / "project", both, registry=place)
+        made = subprocess.run(
+            [sys.executable, "-m", "bench.stand_in"],
+            check=False, cwd=project.root, env={**project.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert made.returncode == 0, made.stderr
+        registry = Registry(place, environ={})
+        before = set(registry.tags())
+        assert len([tag for tag in before if tag.startswith("i-")]) == 3
+        assert walk(registry)
+
+        (project.root / "versions.lock").write_bytes(lock.dump(present))
+        applied = project.doit("prune", "--apply")
+        assert applied.returncode == 0, applied.stderr
+        after = set(registry.tags())
+        gone = before - after
+        assert {"6.12.90-flatcar-535.261.03", "6.12.90-flatcar-535", "535.261.03-6.12.90-flatcar-flatcar4230.2.1"} <= gone
+        assert sorted(tag[:2] for tag in gone if tag[1] == "-") == ["i-", "r-", "r-"]
+        assert sorted(tag[:2] for tag in after if tag[1] == "-") == ["i-", "i-", "r-", "r-", "r-", "r-"]
+        assert walk(registry)
 
 
 def test_a_registry_that_does_not_delete_is_named_with_what_to_delete(tmp_path: Path) -> None:

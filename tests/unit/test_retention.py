@@ -136,6 +136,38 @@ def test_what_is_attached_goes_with_its_image_and_only_then() -> None:
     assert first not in gone
 
 
+def test_an_index_goes_with_its_images_and_before_them() -> None:
+    known = {tag(0): past(90), tag(1): past(91)}
+    digests = {tag(0): digest(0), tag(1): digest(1), "i-" + "a" * 16: digest(7), "6.12.90-flatcar-535.1": digest(7)}
+    newest = {tag(2): digest(2)}
+    verdicts = judge({**digests, **newest}, kept(PLAN), known | {tag(2): past(99)}, {digest(7): (digest(0), digest(1))})
+    assert [(verdict.digest, verdict.remove) for verdict in verdicts[:1]] == [(digest(7), True)]
+    assert removed(verdicts) == set(digests)
+    assert verdicts[0].why == "an index of images that go"
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=4), st.booleans())
+def test_nothing_goes_that_an_index_which_stays_names(old: list[bool], named: bool) -> None:
+    """``old``: whether each image's release is long gone; ``named``: whether the lock still has a name of the index."""
+    known = {tag(n): past(90 - n) if gone else past(99) for n, gone in enumerate(old)} | {tag(9): past(99)}
+    digests = {tag(n): digest(n) for n in range(len(old))} | {"i-" + "a" * 16: digest(7)}
+    needs = kept(PLAN)
+    digests |= {next(iter(PLAN.pairs[0].tags)): digest(7)} if named else {}
+    index = {digest(7): tuple(digest(n) for n in range(len(old)))}
+    by = {verdict.digest: verdict for verdict in judge(digests, needs, known, index)}
+    assert by[digest(7)].remove == (not named and all(old))
+    for n in range(len(old)):
+        assert by[digest(n)].remove == (not named and all(old)), "they go together or not at all"
+
+
+def test_an_index_of_somebody_elses_keeps_what_it_names() -> None:
+    known = {tag(0): past(90), tag(1): past(99)}
+    digests = {tag(0): digest(0), tag(1): digest(1), "fleet-7": digest(7)}
+    verdicts = judge(digests, kept(PLAN), known, {digest(7): (digest(0), "sha256:" + "f" * 64)})
+    assert removed(verdicts) == set()
+    assert "fleet-7 is an index of it" in {verdict.why for verdict in verdicts}
+
+
 def test_a_lock_without_kernels_prunes_nothing() -> None:
     with pytest.raises(UsageError, match="holds no kernel"):
         kept(plan_of())
