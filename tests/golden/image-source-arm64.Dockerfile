@@ -10,10 +10,15 @@ RUN set -eu; d=/usr/lib/modules/6.1.176-coreos; mkdir -p $d; \
     test -e $d/source || ln -sfn build $d/source
 # The name is that of the running kernel, whatever LOCALVERSION its configuration says; modules_prepare makes no
 # Module.symvers, so modpost can only warn, and the proof looks the names up in the kernel itself.
-RUN set -eu; cd /usr/src/kernels/6.1.176-coreos; \
+# What the configuration asks for and this compiler has not, olddefconfig drops: refused where structures would differ by it.
+RUN set -eu; cd /usr/src/kernels/6.1.176-coreos; cp .config /tmp/given; \
     scripts/config --set-str LOCALVERSION '-coreos' --disable LOCALVERSION_AUTO \
       --disable MODULE_SIG_ALL --set-str SYSTEM_TRUSTED_KEYS '' --set-str SYSTEM_REVOCATION_KEYS ''; \
-    make -s ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- olddefconfig; make -s -j2 ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- modules_prepare; \
+    make -s ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- olddefconfig; \
+    for option in MODVERSIONS RANDSTRUCT GCC_PLUGIN_RANDSTRUCT CFI_CLANG LTO_CLANG DEBUG_INFO_BTF_MODULES; do \
+      if grep -qx "CONFIG_$option=y" /tmp/given && ! grep -qx "CONFIG_$option=y" .config; then \
+        echo "ERROR: the configuration has $option, which this toolchain cannot give" >&2; exit 1; fi; done; \
+    make -s -j2 ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- modules_prepare; \
     grep -qxF '6.1.176-coreos' include/config/kernel.release
 ENV LC_ALL=C KBUILD_BUILD_TIMESTAMP=@1795161600 KBUILD_BUILD_USER=driver KBUILD_BUILD_HOST=driver SOURCE_DATE_EPOCH=1795161600
 
