@@ -42,7 +42,11 @@ held_since() {
 decision_line() {
     case $DECISION in
         go) printf 'free: %s\n' "$WHY" ;;
-        *) printf 'held since %s, %s: %s\n' "$(clock "$SINCE")" "${UNTIL:+at most until $(clock "$UNTIL")}${UNTIL:-without end (DRIVER_HOLD_DEADLINE=never)}" "$WHY" ;;
+        *)
+            how_long='without end (DRIVER_HOLD_DEADLINE=never)'
+            [ -z "$UNTIL" ] || how_long="at most until $(clock "$UNTIL")"
+            printf 'held since %s, %s: %s\n' "$(clock "$SINCE")" "$how_long" "$WHY"
+            ;;
     esac
 }
 

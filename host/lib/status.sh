@@ -39,7 +39,13 @@ status() {
         return 0
     fi
     printf 'kernel  %s (%s)\n' "$KERNEL" "$OS"
-    printf 'driver  %s\n' "${version:+$version is loaded}${version:-not loaded${said:+: $said}}"
+    if [ -z "$version" ]; then
+        printf 'driver  not loaded%s\n' "${said:+: $said}"
+    else
+        # What was loaded in place of another says so, and why.
+        case $said in "$version is loaded instead"*) ;; *) said="$version is loaded" ;; esac
+        printf 'driver  %s\n' "$said"
+    fi
     if [ -n "$image_pin" ]; then
         printf 'image   %s %s, %s (%s, %s)\n' "$image_version" "$here" "$image_pin" "$image_tag" "$([ "$image_how" = signed ] && echo 'from the signed index' || echo 'as the tag was')"
     else

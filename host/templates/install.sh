@@ -48,7 +48,11 @@ for unit in @ENABLED@; do
         *) systemctl enable --quiet --now "$unit" ;;
     esac
 done
-! command -v update-grub > /dev/null || [ ! -d /etc/default/grub.d ] || update-grub > /dev/null 2>&1 || echo "install.sh: update-grub failed: run it by hand" >&2
+# Where grub.cfg reads the saved default already, there is nothing to make anew.
+# shellcheck disable=SC2016
+if command -v update-grub > /dev/null && [ -e /etc/default/grub.d/nvidia-driver.cfg ] && ! grep -qs 'default="${saved_entry}"' /boot/grub/grub.cfg; then
+    update-grub > /dev/null 2>&1 || echo "install.sh: update-grub failed: run it by hand" >&2
+fi
 for argument in @ARGUMENTS@; do
     ! command -v rpm-ostree > /dev/null || rpm-ostree kargs --append-if-missing="$argument" > /dev/null ||
         echo "install.sh: add the kernel argument $argument by hand" >&2

@@ -367,7 +367,7 @@ def test_an_image_that_does_not_load_gives_way_to_the_one_that_worked(host: Host
     assert f"loading what worked last on {KERNEL}: {A} ({host.a})" in said
     assert host.loaded == A
     host.run("status")
-    assert f"{A} is loaded instead: {A} ({bad}) did not load" in host.read("run/nvidia-driver/outcome")
+    assert f"driver  {A} is loaded instead: {A} ({bad}) did not load: nvidia.ko" in host.out
 
 
 @pytest.mark.parametrize(

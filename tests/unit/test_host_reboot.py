@@ -140,6 +140,7 @@ def test_a_missing_image_holds_the_reboot_and_says_why(host: Host) -> None:
     words = (
         f"the image for the next kernel {NEXT} is missing: no image for kernel {NEXT} and driver {A} yet: pending: not built yet"
     )
+    assert re.match(r"held since [-0-9]{10}T[:0-9]{8}Z, at most until [-0-9]{10}T[:0-9]{8}Z: the image", host.out)
     assert words in host.out
     host.run("status")
     assert words in host.out
@@ -507,7 +508,7 @@ def test_status_tells_what_is_loaded_what_is_here_and_that_nothing_holds(host: H
     host.publish_index(serial=42, key=private)
     host.run("boot")
     host.run("status")
-    assert f"driver  {A} is loaded" in host.out
+    assert f"driver  {A} is loaded\n" in host.out
     assert f"image   {A} here, {host.a}" in host.out
     assert "index   serial 42" in host.out
     assert "signature good" in host.out
