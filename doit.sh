@@ -86,6 +86,7 @@ probe() {
 all_ready() {
     local engine engine_from engine_problem registry_port registry_answers made=''
     local packages=("$BASE_PACKAGES" "$PROOF_PACKAGES" "$@")
+    if grep -qs '"arch": "arm64"' "$ROOT/versions.lock"; then packages+=("$ARM64_PACKAGES"); fi
     if environment_is_ready; then
         made=yes
         PYTHON=$ROOT/.venv/bin/python
@@ -139,7 +140,7 @@ case ${1-} in
         ;;
     test)
         alone
-        all_ready "$TEST_PACKAGES"
+        all_ready "$TEST_PACKAGES" "$ARM64_PACKAGES"
         ;;
     *)
         alone

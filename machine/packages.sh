@@ -24,6 +24,10 @@ docker-registry docker-registry
 PROOF_PACKAGES='
 qemu-system-x86 qemu-system-x86_64
 '
+# Where versions.lock pins kernels for arm64, and in tests.
+ARM64_PACKAGES='
+qemu-system-arm qemu-system-aarch64
+'
 # Tests read, build and run with programs that nobody here wrote.
 TEST_PACKAGES='
 apache2-utils htpasswd

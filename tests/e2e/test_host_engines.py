@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import names
 from pipeline.assemble import MANIFEST_TYPE, Store, assemble, tree
 from pipeline.index import Entry, Index, dump
 from pipeline.registry import Registry
@@ -65,9 +66,11 @@ class RealHost:
         programs = {f"bin/{name}": (0o755, busybox) for name in ("sh", "grep", "ls", "ps", "wc", "touch", "cat", "mkdir", "echo")}
         self.base = self.store.add(tree(programs), 0)
 
-    def push(self, files: dict[str, tuple[int, bytes]], tags: list[str], labels: dict[str, str], *, program: bool) -> str:
+    def push(
+        self, files: dict[str, tuple[int, bytes]], tags: list[str], labels: dict[str, str], *, program: bool, arch: str = "amd64"
+    ) -> str:
         layers = [self.base, self.store.add(tree(files), 0)] if program else [self.store.add(tree(files), 0)]
-        image = assemble(layers, arch="amd64", epoch=0, labels=labels, names=["test"] * len(layers), program=program)
+        image = assemble(layers, arch=arch, epoch=0, labels=labels, names=["test"] * len(layers), program=program)
         for layer in layers:
             self.registry.push_blob(self.store.blob(layer.digest), layer.digest, layer.size)
         config = json.loads(image.manifest)["config"]
@@ -84,6 +87,16 @@ class RealHost:
             Entry(os="debian", arch="amd64", kernel=kernel, driver=A, outcome="built", tags=tuple(tags), digest=digest)
         )
         return digest
+
+    def publish_both(self, kernel: str) -> tuple[str, dict[str, str]]:
+        """The kernel's image on two architectures, under one name: digests of the index and of each image."""
+        own = {"amd64": self.publish(kernel)}
+        label = {"io.coreos-nvidia.driver": "not for this machine"}
+        own["arm64"] = self.push({"usr/bin/nvidia-driver": (0o755, b"no")}, [], label, program=True, arch="arm64")
+        parts = {arch: names.Part(digest, held) for arch, digest in own.items() if (held := self.registry.manifest(digest))}
+        for tag in (f"{kernel}-{A}", f"{A}-{kernel}-debian12"):
+            names.settle(tag, parts, self.registry, print, shared=True)
+        return str(self.registry.digest(f"{kernel}-{A}")), own
 
     def publish_index(self, serial: int) -> None:
         data = dump(Index(serial=serial, generated="2026-11-24T12:00:00Z", pairs=tuple(self.entries)))
@@ -174,6 +187,21 @@ def test_a_pinned_image_needs_no_registry_and_a_moved_tag_waits_for_the_next_pre
     assert "built anew" in host.told("load")
     host.run("prefetch")
     assert host.here() == {second}, "the one before is of no more use once this one has loaded"
+
+
+def test_of_a_name_that_is_an_index_the_host_takes_its_own_architecture_and_pins_what_the_name_was(host: RealHost) -> None:
+    index, own = host.publish_both(KERNEL)
+    host.run("boot")
+    pin, how, version, _ = (host.root / f"var/lib/nvidia-driver/good/{KERNEL}").read_text().split()
+    assert (pin, how, version) == (index, "tag", A)
+    assert f"image {KERNEL} " in host.told("load")
+    host.run("boot", DRIVER_BOOT_DEADLINE="0")
+    host.publish_index(5)
+    host.run("boot", DRIVER_KEY="/etc/nvidia-driver/driver.pub")
+    signed = (host.root / f"var/lib/nvidia-driver/good/{KERNEL}").read_text().split()
+    assert signed[:2] == [own["amd64"], "signed"], "the signed index has an entry for each architecture, with its own image"
+    host.run("prefetch")
+    assert host.here() & {index, own["amd64"]}, "the image stays by whichever digest it is pinned"
 
 
 def test_a_missing_image_is_explained_from_the_real_index(host: RealHost) -> None:
