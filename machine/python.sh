@@ -35,7 +35,8 @@ make_environment() {
     if ! {
         rm -rf "$ROOT/.venv" && "$PYTHON" -m venv "$ROOT/.venv" &&
             "${pip[@]}" --require-hashes --no-deps --requirement "$ROOT/requirements.txt" &&
-            "${pip[@]}" --no-build-isolation --no-deps --no-index --editable "$ROOT"
+            "${pip[@]}" --no-build-isolation --no-deps --no-index --editable "$ROOT" &&
+            "$ROOT/.venv/bin/python" -m compileall -q "$ROOT/dodo.py" "$ROOT/pipeline" # as pip does with the others
     } >"$log" 2>&1 </dev/null; then
         tail -n 5 "$log" >&2
         die "the Python environment could not be made: see build/pip.log, mend the network or pip's settings, and run again"

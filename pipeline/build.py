@@ -26,6 +26,7 @@ from .pinned import Kind
 from .plan import Pair
 from .registry import Manifest
 from .render import build_order
+from .wording import counted
 
 RECIPE_LABEL: Final = "io.coreos-nvidia.recipe"
 REASON_LABEL: Final = "io.coreos-nvidia.reason"
@@ -97,7 +98,7 @@ def _make(work: _Work, shop: Workshop) -> tuple[Image, Layer]:
     shop.toolchain(lock.toolchain(kernel))
     base, userspace = shop.base(kernel.arch), shop.userspace(driver)
     contexts.write(pair.rendered, shop.docker, lambda text: shop.progress.note(pair.id, text))
-    with shop.progress.step(pair.id, "fetch", f"fetched {len(pair.rendered.files)} inputs") as values:
+    with shop.progress.step(pair.id, "fetch", f"fetched {counted(len(pair.rendered.files), 'input')}") as values:
         values["bytes"] = sum(file.size for _, file in pair.rendered.files)
         context = contexts.lay(pair.rendered, shop.docker, shop.inputs)
     epoch = renderer.image_epoch(kernel, driver)

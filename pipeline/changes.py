@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from .pinned import Driver, Kernel, Lock, Pending
+from .wording import counted
 
 _SHOWN: Final = 4
 
@@ -81,12 +82,8 @@ def _detail(entry: Any) -> str:
         releases = ", ".join(f"{r.channel} {r.version}" for r in entry.releases)
         return f" ({releases}) with {', '.join(entry.drivers) or 'no driver'}"
     if isinstance(entry, Driver):
-        return f" ({' and '.join(entry.kinds)}, {_count(entry.userspace)})"
-    return f" ({_count(entry.packages)})"
-
-
-def _count(files: tuple[Any, ...]) -> str:
-    return f"{len(files)} package{'' if len(files) == 1 else 's'}"
+        return f" ({' and '.join(entry.kinds)}, {counted(len(entry.userspace), 'package')})"
+    return f" ({counted(len(entry.packages), 'package')})"
 
 
 def _difference(before: Any, after: Any) -> str:

@@ -19,13 +19,13 @@ from msgspec import Meta, Struct, field
 
 from . import family_names
 from .errors import BadFileError, PipelineError
-from .pinned import KINDS, Kind, Os, Sha256
+from .pinned import KINDS, LINE, Kind, Line, Os, Sha256
 from .versions import VersionRange, within
 
 COMPAT_FILE: Final = Path("compat.toml")
 PATCHES: Final = Path(__file__).resolve().parent.parent / "dockerfiles" / "patches"
 _Slug = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}\Z")]
-_Reason = Annotated[str, Meta(min_length=10)]
+_Reason = Annotated[str, Meta(min_length=10, pattern=LINE)]
 _Link = Annotated[str, Meta(pattern=r"^https://[!-~]+\Z")]
 
 
@@ -59,7 +59,7 @@ class Rule(_Conditions, frozen=True, forbid_unknown_fields=True, kw_only=True):
     outcome: Literal["exclude", "needs-patch"]
     reason: _Reason
     see: _Link
-    lift: str = ""
+    lift: Line = ""
 
 
 class Patch(_Conditions, frozen=True, forbid_unknown_fields=True, kw_only=True):

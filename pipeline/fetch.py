@@ -27,6 +27,7 @@ from .http_answers import cause, retry_after
 from .httpcache import Cache, Entry, digest
 from .mirrors import Mirrors
 from .partfile import PartFile
+from .wording import counted
 
 T = TypeVar("T")
 MAX_REDIRECTS: Final = 5
@@ -234,7 +235,7 @@ class Fetcher:
             except AgainError as again:
                 name = self._name(url)
                 if number == self._attempts:
-                    raise NetworkError(f"{name}: {again.why} ({number} attempts)", hint=_NETWORK_HINT) from again
+                    raise NetworkError(f"{name}: {again.why} ({counted(number, 'attempt')})", hint=_NETWORK_HINT) from again
                 if again.at_once:
                     self._log(f"{name}: {again.why}; again from the beginning")
                     continue

@@ -6,6 +6,7 @@ Format: ``schema`` 1 as fixed in the documentation; readers ignore unknown field
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -14,7 +15,7 @@ import msgspec
 from msgspec import Struct, field
 
 from .errors import UpstreamDataError
-from .pinned import OsRelease, Pending, PendingDriver
+from .pinned import LINE, OsRelease, Pending, PendingDriver
 from .plan import Pair
 
 INDEX_FILE: Final = Path("build/index.json")
@@ -97,6 +98,9 @@ class Index(Struct, frozen=True, kw_only=True):
 
 
 _decoder: Final = msgspec.json.Decoder(Index)
+_MAYBE: Final = re.compile(rb"[\\\x7f]|\xc2[\x80-\x9f]|\xe2[\x80\x81]|\xef\xbb")
+"""In a document without one of these bytes no text can hold what ``LINE`` forbids."""
+_plain: Final = re.compile(LINE)
 
 
 def parse(data: bytes, name: str) -> Index:
@@ -107,12 +111,23 @@ def parse(data: bytes, name: str) -> Index:
     collecting = gc.isenabled()
     gc.disable()  # thousands of entries: the collector would go over them again and again, and take half of the time
     try:
-        return _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        index = _decoder.decode(data)
+        if _MAYBE.search(data) and not all(map(_is_plain, index.pairs)):
+            raise ValueError("a text in it holds control characters")
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UpstreamDataError(f"{name} is not an index: {error}", hint="it is rebuilt from the registry's tags") from error
     finally:
         if collecting:
             gc.enable()
+    return index
+
+
+def _is_plain(entry: Entry) -> bool:
+    """True where what terminals are shown of ``entry`` is text."""
+    texts = (entry.os, entry.arch, entry.kernel, entry.driver, entry.reason, entry.see, entry.lift, entry.rule)
+    more = (text for missing in entry.missing for text in (missing.kind, missing.reason))
+    releases = (text for release in entry.releases for text in release.values())
+    return all(_plain.match(text or "") for text in (*texts, *more, *releases))
 
 
 def dump(index: Index) -> bytes:

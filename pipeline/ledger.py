@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from . import index as indexes
-from .errors import PipelineError, RegistryError
+from .aside import aside
+from .errors import PipelineError, RegistryError, one_line
 from .index import Bytes, Entry, Index, Outcome, entry_of
 from .lock import write
 from .plan import Pair, Plan
@@ -26,6 +27,8 @@ from .published import BASIS_LABEL, DOCUMENT_LABEL, INDEX_TAG, SERIAL_LABEL, Pub
 from .versions import DriverVersion
 
 if TYPE_CHECKING:  # what builds is imported by those who build
+    from concurrent.futures import Future
+
     from .parts import Workshop
     from .registry import Registry
 
@@ -39,11 +42,17 @@ class Ledger:
     def __init__(self, registry: Registry, root: Path, *, retry_failed: bool = False) -> None:
         self.registry, self.root, self.retry_failed = registry, root, retry_failed
         self._current = False
+        self._asked: Future[list[str]] | None = None
+
+    def ask(self) -> None:
+        """Begin to list the registry's tags, so that it does that while the caller reads its own files."""
+        self._asked = aside(self.registry.tags)
 
     @cached_property
     def tags(self) -> set[str]:
         """Every tag of the repository."""
-        return set(self.registry.tags())
+        asked, self._asked = self._asked, None
+        return set(asked.result() if asked else self.registry.tags())
 
     @cached_property
     def _image(self) -> Published:
@@ -211,7 +220,8 @@ class Ledger:
         for arch, part in offered(self.registry, tag).items() if present else ():
             if arch not in parts or part.manifest.digest == parts[arch].manifest.digest:
                 continue
-            held, new = self.labels(part.manifest.digest).get("io.coreos-nvidia.driver", ""), owners[arch].driver.version
+            held = one_line(self.labels(part.manifest.digest).get("io.coreos-nvidia.driver", ""))
+            new = owners[arch].driver.version
             with contextlib.suppress(PipelineError):
                 if DriverVersion(new) < DriverVersion(held):
                     parts[arch] = part
@@ -250,7 +260,7 @@ class Ledger:
         if manifest is None:
             raise RegistryError(f"{self.registry.reference(tag)} is listed and cannot be read", hint="delete that tag")
         if not self.built(pair):
-            return entry_of(pair, "failed", reason=labels.get(REASON_LABEL, "the reason was not kept"))
+            return entry_of(pair, "failed", reason=one_line(labels.get(REASON_LABEL, "the reason was not kept")))
         document = json.loads(manifest.data)
         sizes = [layer["size"] for layer in document["layers"]]
         total = len(manifest.data) + document["config"]["size"] + sum(sizes)

@@ -20,9 +20,11 @@ import msgspec
 from . import family_names
 from .errors import BadFileError, DiskError, PipelineError
 from .pinned import FILE_NAME, File, Kernel, Lock
+from .twins import refuse_twins
 from .versions import DriverVersion, KernelRelease, check_tag, tag_text
 
 LOCK_FILE: Final = Path("versions.lock")
+_HINT: Final = "'doit update' writes this file; undo the edit"
 
 
 def empty() -> Lock:
@@ -40,8 +42,10 @@ def parse(data: bytes, name: str = str(LOCK_FILE)) -> Lock:
     """
     try:
         lock = _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadFileError(f"{name}: {error}", hint="'doit update' writes this file; undo the edit") from error
+        if msgspec.json.format(data, indent=-1) != msgspec.json.encode(lock):  # not as we write it: edited, or a key is lost
+            refuse_twins(data.decode())
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise BadFileError(f"{name}: {error}", hint=_HINT) from error
     check(lock, name)
     return lock
 
@@ -62,7 +66,7 @@ def check(lock: Lock, name: str, *, local: bool = False) -> None:
     """Raise BadFileError for the first thing in ``lock`` that does not go with the rest; ``local``: files of this machine may."""
 
     def bad(where: str, what: str) -> BadFileError:
-        return BadFileError(f"{name}: {what} - at `$.{where}`", hint="'doit update' writes this file; undo the edit")
+        return BadFileError(f"{name}: {what} - at `$.{where}`", hint=_HINT)
 
     def once(where: str, keys: Iterable[object]) -> None:
         seen: set[object] = set()
@@ -74,17 +78,23 @@ def check(lock: Lock, name: str, *, local: bool = False) -> None:
     once("bases", (b.arch for b in lock.bases))
     once("toolchains", (f"{t.name} {t.arch}" for t in lock.toolchains))
     once("drivers", (f"driver {d.version} {d.arch}" for d in lock.drivers))
-    once("kernels", (f"kernel {k.key} headers {k.headers_digest[:12]}" for k in lock.kernels))
+    if len({k.key for k in lock.kernels}) < len(lock.kernels):  # two builds of one kernel string differ in their headers
+        once("kernels", (f"kernel {k.key} headers {k.headers_digest[:12]}" for k in lock.kernels))
     once("pending", (f"pending {p.os}/{p.arch}:{p.kernel or p.reason}" for p in lock.pending))
     once("pending_drivers", (f"pending driver {d.version} {d.arch}" for d in lock.pending_drivers))
-    for where, file in _walk(lock):
-        if file.local is not None and not local:
-            raise bad(where, f"{file.name} is a file of one machine, which no other has")
-        from_archive, given = file.archive is not None and file.path is not None, bool(file.urls) + (file.local is not None)
-        if from_archive + given != 1 or (file.archive is None) != (file.path is None):
-            raise bad(where, f"{file.name} needs either archive and path, or urls")
-        if not FILE_NAME.fullmatch(file.file_name):
-            raise bad(where, f"{file.name} would be a file named '{file.file_name}'")
+    for group, place, part, files in _walk(lock):
+        for number, file in enumerate(files):
+            if file.local is not None and not local:
+                what = f"{file.name} is a file of one machine, which no other has"
+            elif (file.archive is None) != (file.path is None) or (
+                (file.archive is not None) + bool(file.urls) + (file.local is not None) != 1
+            ):
+                what = f"{file.name} needs either archive and path, or urls"
+            elif (file.path is None or len(file.path) > 255) and not FILE_NAME.fullmatch(file.file_name):  # a path has a pattern
+                what = f"{file.name} would be a file named '{file.file_name}'"
+            else:
+                continue
+            raise bad(f"{group}[{place}].{part}[{number}]", what)
     known = {*family_names.NO_FEED, *family_names.names()}
     oses = {"toolchains": [t.os for t in lock.toolchains], "kernels": [k.os for k in lock.kernels]}
     for where, found in {**oses, "pending": [p.os for p in lock.pending]}.items():
@@ -103,25 +113,27 @@ def check(lock: Lock, name: str, *, local: bool = False) -> None:
             raise bad(f"drivers[{number}].required", f"driver {driver.version} has no {missing[0]} sources")
     _check_pending(lock, bad)
     tags: dict[str, str] = {}  # of all architectures: what they share is one index
-    for number, kernel in enumerate(lock.kernels):
+    for number, kernel in enumerate(lock.kernels):  # 2 500 of them must not take longer than it takes to read them
         where = f"kernels[{number}]"
+        for version in kernel.drivers:
+            if (version, kernel.arch) not in lock._drivers:
+                raise bad(f"{where}.drivers", f"no driver {version} for {kernel.arch}")
+        tag = tag_text(kernel.kernel)
         try:
             KernelRelease(kernel.kernel)
-            for version in kernel.drivers:
-                for tag in (f"{tag_text(kernel.kernel)}-{version}", *(qualified_tags(kernel, version))):
-                    check_tag(tag)
+            longest = max(kernel.drivers, key=len, default="")  # drivers are digits and dots: if its tags can be, all can
+            for text in (f"{tag}-{longest}", *qualified_tags(kernel, longest)) if longest else ():
+                check_tag(text)
         except PipelineError as error:
             raise bad(f"{where}.kernel", error.message) from error
         if (kernel.toolchain, kernel.arch) not in lock._toolchains:
             raise bad(f"{where}.toolchain", f"no toolchain {kernel.toolchain} for {kernel.arch}")
         if kernel.arch not in lock._bases:
             raise bad(f"{where}.arch", f"no base for {kernel.arch}")
-        once(f"{where}.drivers", kernel.drivers)
-        once(f"{where}.releases", (f"release {r.channel} {r.version}" for r in kernel.releases))
-        for version in kernel.drivers:
-            if (version, kernel.arch) not in lock._drivers:
-                raise bad(f"{where}.drivers", f"no driver {version} for {kernel.arch}")
-        tag = tag_text(kernel.kernel)
+        if len(set(kernel.drivers)) < len(kernel.drivers):
+            once(f"{where}.drivers", kernel.drivers)
+        if len(kernel.releases) > 1:
+            once(f"{where}.releases", (f"release {r.channel} {r.version}" for r in kernel.releases))
         if tags.setdefault(tag, kernel.kernel) != kernel.kernel:
             raise bad(where, f"kernels {tags[tag]} and {kernel.kernel} would share the tag {tag}")
     plain: dict[tuple[str, str], set[str]] = {}
@@ -154,17 +166,20 @@ def _check_pending(lock: Lock, bad: Callable[[str, str], BadFileError]) -> None:
             raise bad(f"pending_drivers[{number}]", f"driver {driver.version} for {driver.arch} is pinned and pending")
 
 
-def _walk(lock: Lock) -> Iterator[tuple[str, File]]:
-    groups: list[tuple[str, tuple[File, ...]]] = []
-    groups += [(f"bases[{n}].packages", b.packages) for n, b in enumerate(lock.bases)]
-    groups += [(f"toolchains[{n}].packages", t.packages) for n, t in enumerate(lock.toolchains)]
-    for n, d in enumerate(lock.drivers):
-        groups += [(f"drivers[{n}].{part}", getattr(d, part)) for part in ("open", "proprietary", "userspace", "fabric")]
-    for n, k in enumerate(lock.kernels):
-        groups += [(f"kernels[{n}].headers", k.headers), (f"kernels[{n}].image", k.image)]
-    for where, files in groups:
-        for n, file in enumerate(files):
-            yield f"{where}[{n}]", file
+def _walk(lock: Lock) -> Iterator[tuple[str, int, str, tuple[File, ...]]]:
+    """Every list of pinned files, with its place in the file: group, number in it, and part."""
+    for n, base in enumerate(lock.bases):
+        yield "bases", n, "packages", base.packages
+    for n, toolchain in enumerate(lock.toolchains):
+        yield "toolchains", n, "packages", toolchain.packages
+    for n, driver in enumerate(lock.drivers):
+        yield "drivers", n, "open", driver.open
+        yield "drivers", n, "proprietary", driver.proprietary
+        yield "drivers", n, "userspace", driver.userspace
+        yield "drivers", n, "fabric", driver.fabric
+    for n, kernel in enumerate(lock.kernels):
+        yield "kernels", n, "headers", kernel.headers
+        yield "kernels", n, "image", kernel.image
 
 
 def qualified_tags(kernel: Kernel, driver: str) -> list[str]:

@@ -27,6 +27,7 @@ from .registry import Registry
 from .render import Renderer
 from .rendered import Rendered
 from .versions import tag_text
+from .wording import counted
 
 
 @dataclass
@@ -81,7 +82,7 @@ class Workshop:
             if not self.engine.has(rendered.tag, rendered.recipe):
                 name = f"toolchain:{toolchain.name}/{toolchain.arch}"
                 contexts.write(rendered, self.docker, lambda text: self.progress.note(name, text))
-                with self.progress.step(name, "fetch", f"fetched {len(rendered.files)} packages"):
+                with self.progress.step(name, "fetch", f"fetched {counted(len(rendered.files), 'package')}"):
                     context = contexts.lay(rendered, self.docker, self.inputs)
                     if toolchain.image is None:
                         contexts.root_tar(toolchain, context, self.inputs)
@@ -116,7 +117,7 @@ class Workshop:
         if found := self.store.find(rendered.recipe):
             return found
         contexts.write(rendered, self.docker, lambda text: self.progress.note(name, text))
-        with self.progress.step(name, "fetch", f"fetched {len(rendered.files)} packages"):
+        with self.progress.step(name, "fetch", f"fetched {counted(len(rendered.files), 'package')}"):
             context = contexts.lay(rendered, self.docker, self.inputs)
         with self.progress.step(name, "build", "built"):
             self.build(rendered, context, name, target, f"{rendered.tag}-{target}")

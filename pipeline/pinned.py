@@ -32,7 +32,10 @@ Version = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_~:-]{0,99}\Z")]
 RelativePath = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~:%@-]*(/[A-Za-z0-9][A-Za-z0-9._+~:%@-]*)*\Z")]
 Url = Annotated[str, Meta(pattern=r"^https?://[!-~]+\Z", max_length=500)]
 Place = Annotated[str, Meta(pattern=r"^/[ -~]+\Z", max_length=500)]
-Reason = Annotated[str, Meta(min_length=1, max_length=700)]
+LINE: Final = r"^[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]*\Z"
+"""What people write for people: it ends up in terminals, so no newline, no escape code, nothing that turns text around."""
+Line = Annotated[str, Meta(pattern=LINE)]
+Reason = Annotated[str, Meta(min_length=1, max_length=700, pattern=LINE)]
 Date = Annotated[str, Meta(pattern=r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z\Z")]
 
 
@@ -196,7 +199,7 @@ class Pending(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     drivers: tuple[Name, ...] = ()
     releases: tuple[OsRelease, ...] = ()
     reason: Reason
-    see: str = ""
+    see: Line = ""
 
 
 class PendingDriver(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -207,7 +210,7 @@ class PendingDriver(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     sources: tuple[Name, ...] = ()
     required: tuple[Kind, ...] = ()
     reason: Reason
-    see: str = ""
+    see: Line = ""
 
 
 class Lock(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, dict=True):

@@ -8,7 +8,6 @@ registry_login.py (tokens) and credentials.py (who we are).
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import time
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
+
+import msgspec
 
 from .errors import DeleteRefusedError, DiskError, RegistryError, UsageError
 from .partfile import PartFile
@@ -48,6 +49,13 @@ class Manifest:
     data: bytes
     media_type: str
     digest: str
+
+
+class _TagList(msgspec.Struct):
+    tags: list[str] | None
+
+
+_tag_list: Final = msgspec.json.Decoder(_TagList)
 
 
 class Registry:
@@ -92,10 +100,8 @@ class Registry:
                     return []
                 raise self._error(f"tag list: 404 {own_words(answer.body)}", ANSWER_HINT)
             try:
-                names = json.loads(answer.body)["tags"] or []  # null: every tag was deleted
-                if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                    raise TypeError
-            except (ValueError, LookupError, TypeError) as error:
+                names = _tag_list.decode(answer.body).tags or ()  # null: every tag was deleted
+            except (msgspec.DecodeError, ValueError, RecursionError) as error:
                 raise self._error("tag list: the answer is no list of tags", ANSWER_HINT) from error
             found |= dict.fromkeys(names)
             following = _NEXT.search(answer.headers.get("Link", ""))

@@ -25,6 +25,7 @@ from requests.auth import AuthBase
 from .errors import DiskError, RegistryError, one_line
 from .http_answers import cause, is_loopback, retry_after
 from .registry_login import Login
+from .wording import counted
 
 T = TypeVar("T")
 MAX_RETRY_AFTER: Final = 120.0
@@ -116,7 +117,7 @@ class RegistryHttp:
                 return once()
             except AgainError as again:
                 if number == self._attempts:
-                    raise self.login.error(f"{again.why} ({number} attempts)", again.hint) from again
+                    raise self.login.error(f"{again.why} ({counted(number, 'attempt')})", again.hint) from again
                 # Jitter: a matrix of runners must not ask in step.
                 wait = 2.0 ** (number - 1) * random.uniform(0.5, 1.0)
                 self._sleep(min(max(wait, again.wait or 0.0), MAX_RETRY_AFTER))

@@ -7,6 +7,7 @@ from typing import Final
 
 from .errors import one_line
 from .pinned import Lock
+from .wording import counted
 
 _SECTION: Final = 10_000
 """Characters of a section. There are six at most, and GitHub takes 65 536 in the text of a pull request."""
@@ -27,10 +28,14 @@ def summary(lock: Lock, changes: Sequence[str], reports: Sequence[str], problems
     parts += _section("Could not be read; what was known of it is kept", problems)
     if not changes:
         parts.insert(0, "nothing changed\n")
-    counts = f"{len(lock.kernels)} kernels and {len(lock.drivers)} drivers are pinned"
-    waiting = f"{len(lock.pending)} kernels and {len(lock.pending_drivers)} drivers are pending" if _waits(lock) else ""
+    counts = _counts("pinned", len(lock.kernels), len(lock.drivers))
+    waiting = _counts("pending", len(lock.pending), len(lock.pending_drivers)) if _waits(lock) else ""
     parts.append("; ".join(filter(None, (counts, waiting))) + ".")
     return "\n".join(parts) + "\n"
+
+
+def _counts(state: str, kernels: int, drivers: int) -> str:
+    return f"{state}: {counted(kernels, 'kernel')} and {counted(drivers, 'driver')}"
 
 
 def _reasons(lock: Lock) -> list[str]:

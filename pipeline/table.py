@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from .errors import UsageError
 from .index import Entry, Index, Outcome, count
+from .wording import counted
 
 OUTCOMES: Final[tuple[str, ...]] = get_args(Outcome)
 _COLUMNS: Final = ("KERNEL", "DRIVER", "KINDS", "OUTCOME", "AGE", "SIZE")
@@ -101,9 +102,11 @@ def why(entry: Entry) -> list[str]:
 def summary(index: Index, entries: Sequence[Entry]) -> str:
     """One line: how many of each outcome, out of which index."""
     words = ", ".join(f"{number} {name}" for name, number in count(entries).items()) or "none"
-    some = "" if len(entries) == len(index.pairs) else f" of {len(index.pairs)}"
     source = "as known last" if index.source == "cache" else "from the registry"
-    return f"{len(entries)}{some} pairs: {words}; index {index.serial} of {index.generated or 'no date'}, {source}"
+    number = counted(len(index.pairs), "pair")
+    if len(entries) != len(index.pairs):
+        number = f"{len(entries)} of {number}"
+    return f"{number}: {words}; index {index.serial} of {index.generated or 'no date'}, {source}"
 
 
 def age(then: str | None, now: datetime) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from .errors import PairFailed, PipelineError
 from .plan import Pair
+from .wording import counted
 from .workspace import Workspace
 
 Task: TypeAlias = dict[str, Any]
@@ -36,7 +37,7 @@ def toolchains(space: Workspace) -> Iterator[Task]:
     for toolchain in space.lock.toolchains:
         yield {
             "name": f"{toolchain.name}/{toolchain.arch}",
-            "doc": f"what compiles for {toolchain.os}: {len(toolchain.packages)} pinned packages",
+            "doc": f"what compiles for {toolchain.os}: {counted(len(toolchain.packages), 'pinned package')}",
             "actions": [_guarded(space, lambda toolchain=toolchain: space.shop.toolchain(toolchain))],  # type: ignore[misc]
             "uptodate": [False],
             "io": _OWN_IO,
@@ -98,7 +99,7 @@ def render(space: Workspace) -> Iterator[Task]:
         texts += [pair.rendered for pair in space.plan.pairs]
         root = space.root / contexts.DOCKER
         changed = sum(contexts.write(text, root, lambda line: space.progress.note("", line)) for text in texts)
-        space.progress.note("", f"{len(texts)} Dockerfiles below {contexts.DOCKER}, {changed} of them new or changed")
+        space.progress.note("", f"{counted(len(texts), 'Dockerfile')} below {contexts.DOCKER}, {changed} of them new or changed")
 
     yield {
         "basename": "render",

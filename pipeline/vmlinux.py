@@ -12,13 +12,9 @@ import lzma
 import re
 import struct
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import IO, Any, Final, cast
 
-from elftools.common.exceptions import ELFError
-from elftools.construct import ConstructError
-from elftools.elf.elffile import ELFFile
-
-from .elf import Export
+from .elf import Export, damage, opened
 from .errors import IntegrityError, PairFailed
 from .unpacking import packing, unpacked
 
@@ -35,7 +31,7 @@ def exports(image: Path) -> dict[str, Export]:
     Raises PairFailed where they cannot be read.
     """
     try:
-        elf = ELFFile(io.BytesIO(_vmlinux(image)))
+        elf = opened(_vmlinux(image))
         found: dict[str, Export] = {}
         for section in elf.iter_sections():
             if section.name in ("__ksymtab", "__ksymtab_gpl"):
@@ -44,7 +40,7 @@ def exports(image: Path) -> dict[str, Export]:
                 marks = flags.data() if flags is not None and not gpl else bytes(len(names))
                 for name, mark in zip(names, marks, strict=True):
                     found[name] = Export(None, "vmlinux", gpl or bool(mark & _GPL_ONLY))
-    except (ELFError, ConstructError, struct.error, lzma.LZMAError, IntegrityError, ValueError, IndexError) as error:
+    except damage(lzma.LZMAError, IntegrityError) as error:
         raise PairFailed(f"cannot be proved: the symbols of {image.name} cannot be read ({error}): {_HINT}") from error
     if not found:
         raise PairFailed(f"cannot be proved: {image.name} holds no table of exported symbols: {_HINT}")
@@ -110,7 +106,7 @@ def _all(stream: IO[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def _names(elf: ELFFile, section: object) -> list[str]:
+def _names(elf: Any, section: object) -> list[str]:
     data, address = section.data(), section["sh_addr"]  # type: ignore[attr-defined,index]
     strings = elf.get_section_by_name("__ksymtab_strings")
     if strings is None:

@@ -18,11 +18,11 @@ from msgspec import Meta, Struct, field
 from . import family_names
 from .errors import BadFileError, PipelineError, UsageError
 from .limits import MAX_UNPACKED
-from .pinned import Arch, Driver, Kernel, Kind, Name, Os, Url
+from .pinned import LINE, Arch, Driver, Kernel, Kind, Line, Name, Os, Url
 from .versions import DriverVersion, VersionRange, within
 
 WANTED_FILE: Final = Path("versions.toml")
-Reason = Annotated[str, Meta(min_length=5)]
+Reason = Annotated[str, Meta(min_length=5, pattern=LINE)]
 Pattern = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._+~*?\[\]-]{1,100}\Z")]
 
 
@@ -81,7 +81,7 @@ class DriverWish(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     exact: Name
     reason: Reason
-    see: str = ""
+    see: Line = ""
     kernels: tuple[Pattern, ...] = ("*",)
     required: tuple[Kind, ...] = ()
 
@@ -90,8 +90,8 @@ class Exclusion(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Pairs that are not tried: every condition that stands must hold. ``kernel`` compares kernel.org versions."""
 
     reason: Reason
-    see: str = ""
-    lift: str = ""
+    see: Line = ""
+    lift: Line = ""
     driver: str = ""
     kernel: str = ""
     os: tuple[Os, ...] = ()
@@ -115,7 +115,7 @@ class ToolchainWish(_Table, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     image: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9][a-z0-9._-]*)+:[A-Za-z0-9._-]+\Z")]
     digests: dict[Arch, Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]]
     packages: dict[Arch, tuple[Url, ...]] = {}
-    reason: str = ""
+    reason: Line = ""
 
 
 class Build(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -222,6 +222,8 @@ def load(path: Path = WANTED_FILE) -> Wanted:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadFileError(f"{path}: {error}", hint="it is part of the project; restore it") from error
+    if all(line.strip()[:1] in ("", "#") for line in text.splitlines()):  # cut short, or emptied: not what anybody wishes
+        raise BadFileError(f"{path} is blank", hint="it is part of the project; restore it")
     return parse(text, str(path))
 
 

@@ -55,6 +55,12 @@ class Workspace:
         """``versions.toml``."""
         return wanted.load(self.root / wanted.WANTED_FILE)
 
+    def check_policies(self) -> None:
+        """Raise BadFileError where the table of a source in ``versions.toml`` is wrong: else only an update would say so."""
+        from .policies import policies
+
+        policies(self.wanted)
+
     @cached_property
     def lock(self) -> Lock:
         """``versions.lock``, and the machine's own kernel where ``versions.host.lock`` pins one."""

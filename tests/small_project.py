@@ -30,7 +30,7 @@ class SmallProject:
         for name in ("dodo.py", "pyproject.toml"):
             shutil.copy(ROOT / name, root / name)
         (root / "compat.toml").write_text("")
-        (root / "versions.toml").write_text(wishes)
+        (root / "versions.toml").write_text(wishes or "[build]\n")
         (root / "versions.lock").write_bytes(lock.dump(the_lock))
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("DRIVER_", "DOCKER_")) and k not in ("COLUMNS", "CI")}
         self.environ: dict[str, str] = {**kept, **({"DRIVER_REGISTRY": registry} if registry else {}), **environ}

@@ -15,6 +15,7 @@ from ..errors import DeleteRefusedError, RegistryError, UsageError
 from ..registry import INDEX_TYPES
 from ..registry_packages import Packages
 from ..retention import Verdict
+from ..wording import counted
 from ..workspace import Workspace
 from .plain import JSON, Plain
 
@@ -40,6 +41,7 @@ class Prune(Plain):
         """List; delete where asked to. Status 2 where something that may go could not be deleted."""
         if args:
             raise UsageError(f"prune takes no '{args[0]}'", hint="see 'doit help prune'")
+        space.check_policies()
         if not params["apply"]:
             _list(_verdicts(space), as_json=params["json"])
             return 0
@@ -86,7 +88,7 @@ def _list(verdicts: Sequence[Verdict], *, as_json: bool) -> None:
         if verdict.remove:
             print(f"{verdict.digest}  {' '.join(verdict.tags)}\n    {verdict.why}")
     going = sum(verdict.remove for verdict in verdicts)
-    print(f"{going} of {len(verdicts)} images may go", file=sys.stderr)
+    print(f"{going} of {counted(len(verdicts), 'image')} may go", file=sys.stderr)
 
 
 class Deleter:

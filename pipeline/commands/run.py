@@ -15,6 +15,7 @@ from .. import ledger
 from ..errors import PipelineError, UsageError
 from ..plan import Pair
 from ..publishing import publish
+from ..wording import counted
 from ..workspace import Workspace, here
 from .plain import JSON, Strict, complain
 
@@ -100,7 +101,7 @@ def _settle(space: Workspace, chosen: Sequence[Pair]) -> Mapping[str, int]:
 
         if not deflate_is_known():
             progress.note("", "this Python's zlib compresses differently: digests of this machine differ from others'")
-    text = f"{len(outcomes)} pairs: {words or 'none'}; index {serial}"
+    text = f"{counted(len(outcomes), 'pair')}: {words or 'none'}; index {serial}"
     progress.event("end", "", text, totals=dict(totals), serial=serial)
     for entry in found:
         if entry.outcome == "failed":
@@ -116,4 +117,5 @@ def _chosen(space: Workspace, args: Sequence[str]) -> tuple[Pair, ...]:
     for name in names:
         if "*" in name and not name.startswith(known):
             raise UsageError(f"'{name}' matches no task", hint="a pair's task is image:<os>/<arch>:<kernel>-<driver>")
+    space.ledger.ask()
     return space.plan.select(names)

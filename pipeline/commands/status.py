@@ -53,6 +53,7 @@ class Status(Plain):
         """Print; status 0 whatever the outcomes. With --publish an index that cannot be published is an error."""
         if args:
             raise UsageError(f"status takes no '{args[0]}'", hint="see 'doit help status'")
+        space.check_policies()
         wanted = Filter(**{name: tuple(params[name]) for name in ("os", "kernel", "driver", "outcome")})
         index = _published(space) if params["publish"] else present(space)
         chosen = tuple(entry for entry in index.pairs if wanted.takes(entry))
@@ -73,9 +74,10 @@ def _published(space: Workspace) -> Index:
 
 def present(space: Workspace) -> Index:
     """The index as the registry's tags have it now; the last one known where it does not answer, which is said."""
-    local = ledger.local_index(space.root)
     space.registry_attempts = 2  # who waits for an answer has one at hand: what was known last
     book = space.ledger
+    book.ask()
+    local = ledger.local_index(space.root)
     try:
         if book.knows(space.plan) and book.is_published(ledger.local_document(space.root)):
             return local

@@ -14,7 +14,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct, field
 
 from ..errors import UpstreamDataError
-from ..pinned import KINDS, Arch, Kind, Os
+from ..pinned import KINDS, LINE, Arch, Kind, Line, Os
 from ..versions import DriverVersion
 from .nvidia_feeds import DataCentre, Hints
 from .nvidia_files import Redist
@@ -24,7 +24,7 @@ Source = Literal["data-centre", "consumer", "redist", "debian", "unofficial"]
 """``consumer`` lists the one driver of ``latest.txt``, where a policy names that source. ``unofficial`` (the list, and else
 ``latest.txt``) is a hint: it makes reports, never a driver."""
 _Branch = Annotated[str, Meta(pattern=r"^[0-9]{2,3}\Z")]
-_Reason = Annotated[str, Meta(min_length=5)]
+_Reason = Annotated[str, Meta(min_length=5, pattern=LINE)]
 _ARCHES: Final[tuple[Arch, ...]] = ("amd64", "arm64")
 
 
@@ -37,7 +37,7 @@ class Hold(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     version: str
     reason: _Reason
-    see: str = ""
+    see: Line = ""
 
     def __post_init__(self) -> None:
         try:

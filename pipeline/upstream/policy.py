@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct
 
 from ..errors import UpstreamDataError
-from ..pinned import Arch
+from ..pinned import Arch, Line
 from ..versions import KernelRelease
 
 FlatcarChannel = Annotated[str, Meta(pattern=r"^(stable|beta|alpha|edge|lts(-20[0-9]{2})?)\Z")]
@@ -46,7 +46,7 @@ class SourcePolicy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     arches: Annotated[tuple[Arch, ...], Meta(min_length=1)] = ("amd64", "arm64")
     keep: Keep = 3
     since: datetime.date | None = None
-    reason: str = ""
+    reason: Line = ""
     keys: tuple[VendorKey, ...] = ()
 
 

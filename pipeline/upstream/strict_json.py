@@ -6,12 +6,12 @@ are allowed: upstreams add some every year.
 
 from __future__ import annotations
 
-import json
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
 from ..errors import UpstreamDataError
+from ..twins import refuse_twins
 
 MAX_BYTES: Final = 64 << 20
 """No feed comes near: the largest recorded one (Flatcar, all channels, with its notes) has 3.6 MB."""
@@ -32,19 +32,7 @@ def decode(data: bytes, kind: type[T], url: str) -> T:
     try:
         text = data.decode("utf-8")
         value = msgspec.json.decode(data, type=kind)
-        _no_twins.decode(text)
+        refuse_twins(text)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UpstreamDataError(f"{url}: {error}", hint=_HINT) from error
     return value
-
-
-def _pairs(pairs: list[tuple[str, Any]]) -> None:
-    seen: set[str] = set()
-    for key, _ in pairs:
-        if key in seen:
-            raise ValueError(f"the key '{key}' stands twice in one object")
-        seen.add(key)
-
-
-# Numbers are not looked at here: int("9" * 5000) would raise for a document that msgspec found sound.
-_no_twins: Final = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=len, parse_float=len)

@@ -13,7 +13,7 @@ from pipeline.pinned import OsRelease, Pending
 from tests import samples
 
 DIGEST = f"sha256:{'1' * 64}"
-EXCLUDE = '[[exclude]]\nkernel = ">=6.1.176"\nreason = "does not\\tcompile"\nsee = "https://example.com/1"\nlift = "a patch"\n'
+EXCLUDE = '[[exclude]]\nkernel = ">=6.1.176"\nreason = "does not  compile"\nsee = "https://example.com/1"\nlift = "a patch"\n'
 
 
 def an_index() -> Index:
@@ -54,7 +54,23 @@ def test_what_is_no_index_is_one_line(data: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_hosts_read_a_line_a_driver_with_no_tab_or_line_break_in_its_reason() -> None:
+@pytest.mark.parametrize("code", ["\x1b[31m", "\n", "\x9b2J", "\u202e"])
+@pytest.mark.parametrize("key", ["reason", "kernel", "see"])
+def test_an_index_with_an_escape_code_or_a_newline_in_it_is_none(key: str, code: str) -> None:
+    document = json.loads(indexes.dump(an_index()))
+    document["pairs"][1][key] = f"text {code} more"
+    for ascii_only in (True, False):
+        with pytest.raises(UpstreamDataError, match="control characters"):
+            indexes.parse(json.dumps(document, ensure_ascii=ascii_only).encode(), "x")
+
+
+def test_an_index_with_backslashes_and_quotes_in_a_reason_is_one() -> None:
+    document = json.loads(indexes.dump(an_index()))
+    document["pairs"][1]["reason"] = r'C:\new said "no" – naïve'
+    assert indexes.parse(json.dumps(document).encode(), "x").pairs[1].reason == r'C:\new said "no" – naïve'
+
+
+def test_hosts_read_a_line_a_driver_with_single_spaces_in_its_reason() -> None:
     files = indexes.kernel_files(an_index().pairs)
     assert files["kernel/amd64/6.1.0-47-cloud-amd64"] == f"535.261.03 built {DIGEST}\n".encode()
     assert files["kernel/amd64/6.1.0-50-cloud-amd64"] == b"535.261.03 excluded - does not compile\n"

@@ -67,6 +67,29 @@ def test_an_unknown_key_is_refused_with_its_path() -> None:
     assert "`$.kernels[0]`" in refusal(lambda d: d["kernels"][0].update(extra=1))
 
 
+def test_a_key_that_stands_twice_is_refused_wherever_it_stands() -> None:
+    data = lock.dump(samples.a_lock())
+    for key in (b'"schema": 1,', b'"trust": "signed-index",'):
+        assert key in data
+        with pytest.raises(BadFileError, match="stands twice in one object"):
+            lock.parse(data.replace(key, key + key, 1))
+
+
+def test_a_lock_that_another_program_wrote_differently_reads_the_same() -> None:
+    held = document()
+    held["pending"] = []  # a default, which ours leaves out
+    same = json.dumps(held, indent=4, sort_keys=True).encode()
+    assert lock.parse(same) == lock.parse(lock.dump(samples.a_lock()))
+
+
+def test_an_escape_code_or_a_newline_in_a_reason_is_refused() -> None:
+    def pending(reason: str) -> Callable[[Document], object]:
+        return lambda held: held.update(pending=[{"os": "flatcar", "arch": "amd64", "kernel": "", "reason": reason}])
+
+    for reason in ("red \x1b[31m", "two\nlines", "\u202eturned around", "\x9b31m"):
+        assert "$.pending[0].reason" in refusal(pending(reason))
+
+
 def test_a_missing_hash_is_refused_with_its_path() -> None:
     assert "`sha256` - at `$.kernels[0].headers[0]`" in refusal(lambda d: d["kernels"][0]["headers"][0].pop("sha256"))
 

@@ -212,7 +212,7 @@ def test_the_summary_tells_what_came_why_it_waits_and_what_to_know_and_fits_a_pu
     assert "- pending kernel flatcar/arm64:6.6.150-flatcar (lts 4081.3.10)\n" in text
     assert "### Pending, and why\n" in text
     assert "- nvidia: its archive has not been downloaded, checked and pinned: 535.161.08 amd64, 535.161.08 arm64, 550" in text
-    assert text.endswith("0 kernels and 0 drivers are pinned; 14 kernels and 4 drivers are pending.\n")
+    assert text.endswith("pinned: 0 kernels and 0 drivers; pending: 14 kernels and 4 drivers.\n")
     assert len(text) < 8_000
 
 

@@ -41,6 +41,38 @@ def test_a_word_that_cannot_be_meant(words: list[str], said: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("text", ["", "\n", "# nothing but a comment\n"])
+def test_wishes_that_are_blank_are_a_bad_file(text: str, tmp_path: Path) -> None:
+    project = SmallProject(tmp_path, samples.a_lock())
+    (tmp_path / "versions.toml").write_text(text)
+    done = project.doit("list", "--all")
+    assert done.returncode == 3
+    assert done.stderr.endswith("versions.toml is blank: it is part of the project; restore it\n")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("file", ["versions.toml", "compat.toml"])
+def test_an_escape_code_in_a_reason_is_a_bad_file(file: str, tmp_path: Path) -> None:
+    project = SmallProject(tmp_path, samples.a_lock())
+    name = {"versions.toml": "exclude", "compat.toml": 'rule]]\nname = "x"\noutcome = "exclude"\nsee = "https://e.org/"\n#'}[file]
+    (tmp_path / file).write_text(f'[[{name}]]\ndriver = "535"\nreason = "it does not \\u001b[2J compile"\n')
+    done = project.doit("list", "--all")
+    assert done.returncode == 3, done.stderr
+    assert f"{file}: " in done.stderr
+    assert "[0].reason" in done.stderr
+    assert "\x1b" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["status", "matrix"])
+def test_a_mistake_in_the_table_of_a_source_is_a_bad_file_to_who_reads_no_source_too(command: str, tmp_path: Path) -> None:
+    done = SmallProject(tmp_path, samples.a_lock(), '[flatcar]\nchannels = ["stabel"]\n', registry="localhost:1").doit(command)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "versions.toml: " in done.stderr
+    assert "`$.flatcar.channels[0]`" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_bad_file_that_only_a_task_reads_is_wrong_use_too(tmp_path: Path) -> None:
     project = SmallProject(tmp_path, samples.a_lock())
     (tmp_path / "compat.toml").write_text((NEEDS_PATCH + PATCH).replace("fc6b54ff", "00000000"))
