@@ -177,16 +177,19 @@ def prove(pair: Pair, kinds: list[Kind], layers: Mapping[str, Layer], shop: Work
         results: dict[str, Any] = {"modules": {}}
         directories = {kind: files / renderer.directory(kernel, kind, best).lstrip("/") for kind in kinds}
         for kind, place in directories.items():
-            found = proof.prove_modules(
-                place,
-                kernel=kernel.kernel,
-                driver=driver.version,
-                kind=kind,
-                arch=kernel.arch,
-                expected=expected,
-                symvers=own.symvers,
-                modversions=own.modversions,
-            )
+            try:
+                found = proof.prove_modules(
+                    place,
+                    kernel=kernel.kernel,
+                    driver=driver.version,
+                    kind=kind,
+                    arch=kernel.arch,
+                    expected=expected,
+                    symvers=own.symvers,
+                    modversions=own.modversions,
+                )
+            except PairFailed as error:
+                raise kernel_files.what_helps(kernel, error) from error
             results["modules"][kind] = found["modules"]
         shop.local(layers["userspace"])
         shop.prove_userspace(layers["userspace"], driver)

@@ -19,6 +19,10 @@ from .pinned import Kernel
 from .tree import is_tarball, of_kernel
 
 _WITHOUT_SYMVERS: Final = "MODVERSIONS is on in its config and there is no Module.symvers"
+_NOT_IN_IMAGE: Final = (
+    "the kernel image does not export it; where one of the kernel's modules does, leave that module out (modules of [build]), "
+    "or build from a headers package"
+)
 _HELP: Final = "headers with a Module.symvers would help: the vendor's headers package, or the kernel's own build directory"
 
 
@@ -62,6 +66,13 @@ def gather(kernel: Kernel, inputs: Inputs, scratch: Path) -> KernelFiles:
     config = next(iter(headers.glob("**/.config")), None)
     modversions = config is not None and "CONFIG_MODVERSIONS=y" in config.read_text(errors="replace")
     return KernelFiles(proof.parse_symvers(tables[0].read_text(errors="replace")), modversions, image, modules)
+
+
+def what_helps(kernel: Kernel, error: PairFailed) -> PairFailed:
+    """``error`` of the static proof; with what would help, where the kernel's own modules could export what is missing."""
+    if kernel.form != "source" or "unknown symbol" not in error.message:
+        return error
+    return PairFailed(f"{error.message}: {_NOT_IN_IMAGE}")
 
 
 def _headers(kernel: Kernel, inputs: Inputs, scratch: Path) -> Path:

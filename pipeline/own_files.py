@@ -29,7 +29,11 @@ class Own:
 
         Raises UsageError where its name could not stand in a build.
         """
-        if not FILE_NAME.fullmatch(self.origin.name) or not str(self.origin).isprintable() or not str(self.origin).isascii():
+        if (
+            not FILE_NAME.fullmatch(self.origin.name.lstrip("."))
+            or not str(self.origin).isprintable()
+            or not str(self.origin).isascii()
+        ):
             raise UsageError(f"'{self.origin}' cannot be pinned by that name", hint="letters, digits and ._+~:%@=- are possible")
         return File(name=name, version=version, sha256=self.sha256, size=self.size, trust="this-machine", local=str(self.origin))
 

@@ -57,8 +57,10 @@ class File(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, 
 
     @property
     def file_name(self) -> str:
-        """The file's own name, as it stands in a build context."""
-        return (self.path or self.local or self.urls[0]).rsplit("/", 1)[-1]
+        """The file's own name, as it stands in a build context; a machine's ``.config`` is ``config`` there."""
+        if self.local:
+            return self.local.rsplit("/", 1)[-1].lstrip(".")
+        return (self.path or self.urls[0]).rsplit("/", 1)[-1]
 
 
 class Base(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):

@@ -18,8 +18,8 @@ from .pinned import Arch
 from .versions import KernelRelease
 
 _ARCHES: Final[dict[str, Arch]] = {"x86_64": "amd64", "aarch64": "arm64"}
-_CONFIGS: Final = ("boot/config-{}", "usr/boot/config-{}", "lib/modules/{}/config", "usr/lib/kernel/config-{}")
-"""Debian and most others; Container Linux and Flatcar, whose /boot is another; Fedora."""
+_CONFIGS: Final = ("boot/config-{}", "usr/boot/config-{}", "lib/modules/{}/config", "lib/modules/{}/build/.config")
+"""Debian and most others; Container Linux and Flatcar, whose /boot is another; Fedora; who compiled it here."""
 _IMAGES: Final = (
     "boot/vmlinuz-{}",
     "lib/modules/{}/vmlinuz",

@@ -228,3 +228,15 @@ def test_a_tree_that_cannot_be_made_leaves_nothing_behind(shelf: Shelf, tmp_path
     with pytest.raises(IntegrityError, match=r"kernel-devel\.rpm is not an RPM package"):
         trees.lay(tree, tmp_path / "trees", shelf.inputs)
     assert not list((tmp_path / "trees").iterdir())
+
+
+def test_a_symbol_that_only_a_module_of_the_kernel_could_export_says_what_would_help(shelf: Shelf) -> None:
+    unknown = PairFailed("open: nvidia-drm.ko: unknown symbol drm_dev_alloc")
+    said = kernel_files.what_helps(source(shelf, "CONFIG_DRM=m\n"), unknown).message
+    assert said.startswith(
+        "open: nvidia-drm.ko: unknown symbol drm_dev_alloc: the kernel image does not export it; where one of "
+    )
+    assert said.endswith("leave that module out (modules of [build]), or build from a headers package")
+    assert kernel_files.what_helps(kernel("rpms"), unknown) is unknown
+    other = PairFailed("open: nvidia.ko: vermagic is …")
+    assert kernel_files.what_helps(source(shelf, ""), other) is other

@@ -34,6 +34,7 @@ from pipeline.update_host import Result, Sources, update_host
 from pipeline.wanted import Wanted
 from pipeline.workspace import Workspace
 from tests import samples
+from tests.documents import README
 from tests.misbehaving_server import MisbehavingServer, file
 from tests.signed_archive import Key, Served, SignedArchive
 from tests.small_project import SmallProject
@@ -183,7 +184,11 @@ def test_a_kernel_that_debian_packs_is_pinned_by_its_packages(world: World) -> N
 
 @pytest.mark.parametrize(
     ("place", "data"),
-    [("boot/config-6.1.176-mine", config()), ("lib/modules/6.1.176-mine/config", gzip.compress(config()))],
+    [
+        ("boot/config-6.1.176-mine", config()),
+        ("lib/modules/6.1.176-mine/config", gzip.compress(config())),
+        ("lib/modules/6.1.176-mine/build/.config", config()),
+    ],
 )
 def test_without_proc_config_the_configuration_beside_the_kernel_is_taken(world: World, place: str, data: bytes) -> None:
     (world.root / "proc/config.gz").unlink()
@@ -446,6 +451,8 @@ def test_the_command_pins_tells_and_leaves_versions_lock_alone(world: World, tmp
         f"versions.host.lock: {RELEASE} with 535.261.03, by linux-6.1.176.tar.xz and {own}; proved on {boots}\n"
         "to build it: doit 'image:host*'\n"
     )
+    as_told = done.stdout.replace(str(own), "/proc/config.gz").replace(str(boots), f"/boot/vmlinuz-{RELEASE}")
+    assert f"$ doit update --host\n{as_told}$ doit 'image:host*'\n" in README.read_text(), "the README's sample"
     again = json.loads(project.doit(*words, "--json").stdout)
     assert (again["kernel"], again["changed"], again["written"]) == (f"host/amd64:{RELEASE}", False, True)
     assert (project.root / "versions.lock").read_bytes() == before
