@@ -86,7 +86,7 @@ probe() {
 all_ready() {
     local engine engine_from engine_problem registry_port registry_answers made=''
     local packages=("$BASE_PACKAGES" "$PROOF_PACKAGES" "$@")
-    if grep -qs '"arch": "arm64"' "$ROOT/versions.lock"; then packages+=("$ARM64_PACKAGES"); fi
+    if grep -qs '_arm64\.deb"' "$ROOT/versions.lock"; then packages+=("$ARM64_PACKAGES"); fi # its base is made of such
     if environment_is_ready; then
         made=yes
         PYTHON=$ROOT/.venv/bin/python

@@ -91,16 +91,25 @@ class Published:
 
     @cached_property
     def _manifest(self) -> Any:
+        """The manifest of the image; of several, which differ in their architecture alone, the first."""
+        from .registry import INDEX_TYPES
+
         manifest = self._registry.manifest(INDEX_TAG) if self._present else None
-        return json.loads(manifest.data) if manifest else {}
+        document = json.loads(manifest.data) if manifest else {}
+        if manifest and manifest.media_type in INDEX_TYPES:
+            child = self._registry.manifest(document["manifests"][0]["digest"]) if document.get("manifests") else None
+            return json.loads(child.data) if child else {}
+        return document
 
 
 def push(index: Index, made_from: str, held: Published, shop: Workshop) -> bool:
     """Publish ``index`` as ``driver:index``, signed where there is a key; False where the registry has it.
 
+    A host reads it by ``create`` and ``cp``, for which some engines want an image of their own architecture: so there is one
+    for each that a pair was tried for, all with the same layer, and the tag is an OCI index where that is more than one.
     Raises UsageError where the one that is there is signed and there is no key: hosts that check would trust nothing any more.
     """
-    from .assemble import assemble, tree
+    from .assemble import INDEX_TYPE, assemble, assemble_index, tree
 
     document = indexes.dump(index)
     facts = {SERIAL_LABEL: str(index.serial), BASIS_LABEL: made_from, DOCUMENT_LABEL: digest(document)}
@@ -119,6 +128,11 @@ def push(index: Index, made_from: str, held: Published, shop: Workshop) -> bool:
         files[SIGNATURE_FILE] = (0o644, signed_by.sign(document))
     layer = shop.store.add(tree(files), 0)
     labels = {"org.opencontainers.image.title": "driver index"} | facts
-    image = assemble([layer], arch="amd64", epoch=0, labels=labels, names=["index"], program=False)
-    shop.push_image(image, [INDEX_TAG], shared=True)
+    arches = sorted({entry.arch for entry in index.pairs if entry.outcome != "pending"}) or ["amd64"]
+    images = {arch: assemble([layer], arch=arch, epoch=0, labels=labels, names=["index"], program=False) for arch in arches}
+    for image in images.values():
+        shop.push_image(image, [INDEX_TAG] if len(images) == 1 else [], shared=True)
+    if len(images) > 1:
+        several = assemble_index({arch: image.manifest for arch, image in images.items()})
+        shop.registry.push_manifest(several, INDEX_TYPE, [INDEX_TAG], shared=True)
     return True

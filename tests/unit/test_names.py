@@ -210,7 +210,7 @@ def test_one_list_of_tags_tells_that_the_names_of_both_are_settled(make: Make) -
     before = bench.registry.requests
     assert book.knows(bench.plan)
     assert all(book.done(pair) for pair in bench.plan.pairs)
-    assert bench.registry.requests - before <= 3, "tags, and the index by its labels"
+    assert bench.registry.requests - before <= 4, "tags, and the index by its labels"
 
 
 @pytest.mark.parametrize("moment", [PLAIN, OPERATOR])
@@ -287,6 +287,25 @@ def test_branch_names_take_the_newest_of_each_architecture_and_move_forward_only
     older = make(samples.both_arches(drivers[0]), bench.registry)
     bench.book().settle_aliases(older.plan, older.plan.pairs, bench.shop)
     assert bench.offers(BRANCH) == {"amd64": third.digest, "arm64": second.digest}, "an older lock takes nothing back"
+
+
+def test_the_index_of_outcomes_is_an_image_for_each_architecture_with_one_layer(make: Make) -> None:
+    bench = make()
+    amd, arm = bench.plan.pairs
+    bench.finish(amd)
+    first = bench.index()
+    assert bench.document("index")["mediaType"] == MANIFEST_TYPE, "nothing was tried for arm64 yet"
+    bench.finish(arm)
+    second = bench.index()
+    assert (first.serial, second.serial) == (1, 2)
+    offered = bench.offers("index")
+    assert set(offered) == {"amd64", "arm64"}
+    documents = [bench.document(digest) for digest in offered.values()]
+    assert documents[0]["layers"] == documents[1]["layers"]
+    assert bench.book().published.pairs == second.pairs
+    assert bench.book().serial == 2
+    assert bench.index().serial == 2, "and it is made again only where something changed"
+    assert walk(bench.registry)
 
 
 def test_an_excluded_architecture_is_none_to_wait_for(make: Make) -> None:
