@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +26,8 @@ import pytest
 
 from pipeline import engine
 from pipeline.pinned import Lock
-from tests.checkout import KERNEL, MODULES, OTHER, ROOT, Checkout, Place, Ran, Whole
+from tests.checkout import DRIVER, KERNEL, MODULES, OTHER, ROOT, Checkout, Place, Ran, Whole
+from tests.clients import Client
 from tests.registry_process import running_registry
 
 
@@ -126,3 +128,54 @@ def without(kernel: str) -> Callable[[Lock], Lock]:
         return msgspec.structs.replace(lock, kernels=tuple(k for k in lock.kernels if k.kernel != kernel))
 
     return change
+
+
+@pytest.fixture(scope="session")
+def reference(whole: Whole) -> str:
+    """The image of one pair, as the clients name it."""
+    return f"{whole.registry.address}/driver:{KERNEL}-{DRIVER}"
+
+
+@pytest.fixture(scope="session")
+def digest(whole: Whole) -> str:
+    """Its digest by the index."""
+    rows = {(row["kernel"], row["driver"]): row for row in whole.checkout.index()["pairs"]}
+    return str(rows[KERNEL, DRIVER]["digest"])
+
+
+@pytest.fixture(scope="session")
+def full_image(registry: Place, full_index: dict[str, Any]) -> str:
+    """The image of ``full``, with every module and both kinds, by its digest."""
+    (row,) = [row for row in full_index["pairs"] if row["outcome"] == "built"]
+    return f"{registry.address}/driver@{row['digest']}"
+
+
+@pytest.fixture(scope="session")
+def whole_base(whole: Whole) -> str:
+    """The runtime base by itself: a shell and a C library, and nothing of NVIDIA's."""
+    (tag,) = [tag for tag in whole.checkout.space().registry.tags() if tag.startswith("base-")]
+    return f"{whole.registry.address}/driver:{tag}"
+
+
+@pytest.fixture(scope="session")
+def docker(engine_host: str, reference: str) -> Iterator[Client]:
+    """Docker's own client; the image is forgotten afterwards."""
+    client = Client("docker", "--host", engine_host)
+    yield client
+    client("image", "rm", "--force", reference)
+
+
+@pytest.fixture(scope="session")
+def podman(scratch: Path, docker: Client) -> Iterator[Client]:
+    """podman with storage of its own. No cgroups: a machine without systemd may not have them."""
+    if os.geteuid() != 0:
+        pytest.skip("podman needs root, or subordinate ids, to unpack an image with files of its own owners")
+    driver = "overlay" if docker("info", "--format", "{{.Driver}}").strip() == "overlay2" else "vfs"
+    places = ["--root", str(scratch / "podman"), "--runroot", str(scratch / "podman.run"), "--storage-driver", driver]
+    client = Client("podman", *places, "--cgroup-manager", "cgroupfs", "--runtime", "crun")
+    yield client
+    client("image", "rm", "--all", "--force")
+    # Not 'system reset': it would take the machine's own networks along.
+    for line in Path("/proc/self/mountinfo").read_text().splitlines()[::-1]:
+        if (place := line.split()[4]).startswith(f"{scratch}/podman"):
+            subprocess.run(["umount", place], check=True)

@@ -3,41 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.checkout import DRIVER, KERNEL, Whole
+from tests.clients import PODMAN_RUN, RUN, Client
 
 pytestmark = [pytest.mark.e2e, pytest.mark.budget("thread")]
-
-
-class Client:
-    """A program, called with words of its own first."""
-
-    def __init__(self, *words: str, **environ: str) -> None:
-        self.words, self.environ = words, {**os.environ, **environ}
-
-    def __call__(self, *words: str, status: int = 0) -> str:
-        done = subprocess.run(
-            [*self.words, *words], check=False, env=self.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
-        assert done.returncode == status, f"{' '.join((*self.words, *words))}: {done.stderr[-2000:]}"
-        return done.stdout
-
-
-@pytest.fixture(scope="module")
-def reference(whole: Whole) -> str:
-    return f"{whole.registry.address}/driver:{KERNEL}-{DRIVER}"
-
-
-@pytest.fixture(scope="module")
-def digest(whole: Whole) -> str:
-    rows = {(row["kernel"], row["driver"]): row for row in whole.checkout.index()["pairs"]}
-    return str(rows[KERNEL, DRIVER]["digest"])
 
 
 def test_skopeo_inspects_it(reference: str, digest: str) -> None:
@@ -54,35 +27,6 @@ def test_skopeo_copies_it_whole_and_keeps_its_digest(reference: str, digest: str
     skopeo("copy", "--src-tls-verify=false", "--preserve-digests", f"docker://{reference}", f"oci:{tmp_path / 'oci'}:driver")
     (held,) = json.loads((tmp_path / "oci/index.json").read_text())["manifests"]
     assert held["digest"] == digest
-
-
-@pytest.fixture(scope="module")
-def docker(engine_host: str, reference: str) -> Iterator[Client]:
-    """Docker's own client; the image is forgotten afterwards."""
-    client = Client("docker", "--host", engine_host)
-    yield client
-    client("image", "rm", "--force", reference)
-
-
-@pytest.fixture(scope="module")
-def podman(scratch: Path, docker: Client) -> Iterator[Client]:
-    """podman with storage of its own. No cgroups: a machine without systemd may not have them."""
-    if os.geteuid() != 0:
-        pytest.skip("podman needs root, or subordinate ids, to unpack an image with files of its own owners")
-    driver = "overlay" if docker("info", "--format", "{{.Driver}}").strip() == "overlay2" else "vfs"
-    places = ["--root", str(scratch / "podman"), "--runroot", str(scratch / "podman.run"), "--storage-driver", driver]
-    client = Client("podman", *places, "--cgroup-manager", "cgroupfs", "--runtime", "crun")
-    yield client
-    client("image", "rm", "--all", "--force")
-    # Not 'system reset': it would take the machine's own networks along.
-    for line in Path("/proc/self/mountinfo").read_text().splitlines()[::-1]:
-        if (place := line.split()[4]).startswith(f"{scratch}/podman"):
-            subprocess.run(["umount", place], check=True)
-
-
-RUN = ("run", "--rm", "--network", "none")
-# podman raises limits to the kernel's own, which a sandbox may forbid even to root.
-PODMAN_RUN = (*RUN, "--cgroups", "disabled", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
 
 
 def pulled_and_run(client: Client, run: tuple[str, ...], reference: str) -> None:

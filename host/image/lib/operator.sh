@@ -72,8 +72,10 @@ stop_init() {
     daemons_are NotReady
     # Where something uses the driver, its libraries stay mounted as well.
     take_down || exit $?
-    unmount_root
+    # Before the mount goes: with it goes its copy of this very directory, and where that is shared with the host, as the operator
+    # has it, the directory here as well (seen with podman and a volume with rshared): nothing could be removed in it any more.
     rm -f "$RUN/nvidia/nvidia-driver.state" "$RUN/nvidia/nvidia-driver.pid"
+    unmount_root
     exit 0
 }
 
