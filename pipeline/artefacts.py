@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class Artefacts:
 
     def __init__(self, fetcher: Fetcher, root: Path, scratch: Path) -> None:
         self._fetcher, self._root, self._scratch = fetcher, root, scratch
+        self._new: dict[str, Path] = {}
 
     def take(self, urls: Sequence[str], max_bytes: int) -> Taken:
         """The file at the first of ``urls`` that is there, streamed to disk.
@@ -58,6 +59,11 @@ class Artefacts:
         message = "; ".join(error.message for error in gone) or "no address to get it from"
         raise NotFoundError(message, hint="see whether the vendor has moved it")
 
+    def drop_unpinned(self, files: Iterable[File]) -> None:
+        """Take out of the store what this run put there and ``files`` do not name: what was looked into and refused."""
+        for digest in self._new.keys() - {file.sha256 for file in files}:
+            self._new[digest].unlink(missing_ok=True)
+
     def _one(self, url: str, max_bytes: int) -> Taken:
         name = url.rpartition("/")[2]
         if not name or name in (".", ".."):
@@ -73,6 +79,7 @@ class Artefacts:
             store.parent.mkdir(parents=True, exist_ok=True)
             if not store.exists():
                 os.replace(part, store)
+                self._new[digest] = store
                 store.chmod(0o444)
                 part.hardlink_to(store)
         except OSError as error:

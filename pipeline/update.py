@@ -196,14 +196,13 @@ def _wished(wanted: Wanted, choice: Choice | None, lock: Lock) -> Lock:
             reason = f"of its drivers not pinned: {', '.join(open_)}"
             entry = Pending(os=kernel.os, arch=kernel.arch, kernel=kernel.kernel, drivers=tuple(open_), reason=reason)
             pending.setdefault((kernel.os, kernel.arch, kernel.kernel), entry)
-    arches = {k.arch for k in kernels} | set(wanted.debian.arches if wanted.debian else ())
-    waiting = {p.arch for p in pending.values()}
+    arches = {k.arch for k in kernels} | {p.arch for p in pending.values()} | set(wanted.debian.arches if wanted.debian else ())
     used = {(k.toolchain, k.arch) for k in kernels}
     wishes = {wish.exact for wish in wanted.drivers} | set(choice.chosen if choice else ())
     return msgspec.structs.replace(
         lock,
         kernels=kernels,
-        drivers=tuple(d for d in lock.drivers if d.version in wishes and d.arch in arches | waiting),
+        drivers=tuple(d for d in lock.drivers if d.version in wishes and d.arch in arches),
         bases=tuple(b for b in lock.bases if b.arch in arches),
         toolchains=tuple(t for t in lock.toolchains if (t.name, t.arch) in used or (t.arch in arches and unpacks(t))),
         pending=tuple(

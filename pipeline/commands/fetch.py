@@ -29,9 +29,10 @@ class Fetch(Plain):
             if pair.exclusion is not None:
                 progress.note(pair.id, f"excluded, nothing is fetched: {pair.exclusion.reason}")
                 continue
-            toolchain = space.lock.toolchain(pair.kernel)
+            own, unpacker = space.lock.toolchain(pair.kernel), space.lock.unpacker(pair.kernel.arch)
+            toolchains = {renderer.toolchain(toolchain).tag: toolchain for toolchain in (own, unpacker)}
             below = (
-                renderer.toolchain(toolchain),
+                *(renderer.toolchain(toolchain) for toolchain in toolchains.values()),
                 renderer.base(space.lock.base(pair.kernel.arch)),
                 renderer.userspace(pair.driver),
             )
@@ -42,8 +43,12 @@ class Fetch(Plain):
                 write(rendered, shop.docker, lambda line: progress.note("", line))
                 with progress.step(rendered.name, "fetch", f"fetched {len(rendered.files)} files"):
                     context = lay(rendered, shop.docker, shop.inputs)
-                    if rendered.name.startswith("toolchain/"):
+                    toolchain = toolchains.get(rendered.tag)
+                    if toolchain and toolchain.image is None:
                         root_tar(toolchain, context, shop.inputs)
+                if toolchain and toolchain.image:
+                    name = f"{shop.mirror(toolchain.image.name)}@{toolchain.image.digest}"
+                    print(f"docker pull {name} && docker tag {name} {toolchain.image.local_tag}")
                 print(f"docker build --network none --tag {rendered.tag} {context.relative_to(space.root)}", flush=True)
             for file in pair.kernel.image:
                 shop.inputs.path(file)

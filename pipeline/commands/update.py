@@ -92,8 +92,11 @@ class Update(Plain):
             contextlib.closing(Images(space.engine, space.mirrors)) as images,
             tempfile.TemporaryDirectory(dir=space.scratch, prefix=".update.") as scratch,
         ):
-            take = Artefacts(space.fetcher, space.store, Path(scratch)).take
-            result = update.update(space.wanted, old, space.fetcher, space.archives, accept_fewer=fewer, images=images, take=take)
+            artefacts = Artefacts(space.fetcher, space.store, Path(scratch))
+            result = update.update(
+                space.wanted, old, space.fetcher, space.archives, accept_fewer=fewer, images=images, take=artefacts.take
+            )
+            artefacts.drop_unpinned(result.lock.files())
         data = lock.dump(result.lock)
         lock.parse(data)  # what we write we can read
         if broken and result.problems:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from pipeline.upstream.fedora_kernel import kernel_rpm_urls
 from tests.checkout import Checkout, Ran
 from tests.registry_process import running_registry
 from tests.signed_archive import Key
-from tests.standins import packing
+from tests.standins import packing, toolchain
 from tests.standins.vendors import (
     FEDORA_KERNEL,
     FEDORA_KEY,
@@ -31,6 +32,7 @@ from tests.standins.vendors import (
     FLATCAR_KERNEL,
     FLATCAR_KEY,
     FLATCAR_RELEASE,
+    TOOLCHAIN_RPMS,
     Vendors,
     vendors,
 )
@@ -67,6 +69,7 @@ keys = [{{fingerprint = "{key}", source = "{flatcar}"}}]
 branches = []
 sources = ["data-centre"]
 arches = ["amd64"]
+fabric_manager = true
 
 [[nvidia.exact]]
 version = "535.261.03"
@@ -80,6 +83,9 @@ reason = "a stand-in: Debian's toolchain under the vendor's name"
 
 [toolchain.digests]
 amd64 = "{digest}"
+
+[toolchain.packages]
+amd64 = ["{make}", "{patch}"]
 """
 
 
@@ -108,22 +114,17 @@ class World:
         (found,) = folder.glob("opt/**/nvidia.ko")
         return found
 
+    def labels(self) -> list[dict[str, str]]:
+        """Of the image of each pair."""
+        space = self.checkout.space()
+        manifests = [space.registry.manifest(pair.recipe_tag) for pair in space.plan.pairs]
+        digests = [json.loads(manifest.data)["config"]["digest"] for manifest in manifests if manifest]
+        return [json.loads(space.registry.blob(digest))["config"]["Labels"] for digest in digests]
+
     def base(self, folder: Path) -> Path:
         shop = self.checkout.space().shop
         unpack_layer(shop, shop.local(shop.base("amd64")), folder)
         return folder
-
-
-def standin_toolchain(checkout: Checkout, registry: str) -> str:
-    """Push Debian's toolchain under Fedora's name; the digest of its manifest."""
-    shop = checkout.space().shop
-    (toolchain,) = (t for t in shop.renderer.lock.toolchains if t.name == "debian-12" and t.arch == "amd64")
-    local, name = shop.toolchain(toolchain), f"{registry}/fedora/fedora:44"
-    environ = {**os.environ, "DOCKER_HOST": checkout.environ["DOCKER_HOST"]}
-    packing.run("docker", "tag", local, name, environ=environ)
-    said = packing.run("docker", "push", name, environ=environ)
-    packing.run("docker", "rmi", name, environ=environ)
-    return "sha256:" + said.rsplit("digest: sha256:", 1)[1].split()[0]
 
 
 @pytest.fixture(scope="session")
@@ -133,15 +134,19 @@ def world(scratch: Path, environ: dict[str, str], shared: Path) -> Iterator[Worl
         yield from made_world(scratch, environ, address.replace("127.0.0.1", "localhost"), shared)
 
 
+def folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
 def made_world(scratch: Path, environ: dict[str, str], registry: str, shared: Path) -> Iterator[World]:
     checkout = Checkout(scratch / "coreos", DRIVER_REGISTRY=registry, **environ)
     space = checkout.space()
-    pinned = space.lock.driver(DRIVER, "amd64")
     work = scratch / "vendors"
     work.mkdir()
-    with Key() as key, vendors(work, space.inputs, pinned, shared / "upstream", key) as made:
-        digest = standin_toolchain(checkout, registry)
-        wishes = WISHES.format(key=made.fingerprint, fedora=FEDORA_KEY, flatcar=FLATCAR_KEY, digest=digest)
+    with Key() as key, vendors(work, space.inputs, space.lock, DRIVER, shared / "upstream", key) as made:
+        digest = toolchain.pushed(space, registry, checkout.environ, folder(work / "image"))
+        wishes = WISHES.format(key=made.fingerprint, fedora=FEDORA_KEY, flatcar=FLATCAR_KEY, digest=digest, **TOOLCHAIN_RPMS)
         (checkout.root / "versions.toml").write_text(wishes)
         kept = msgspec.structs.replace(space.lock, drivers=(), kernels=(), pending=(), pending_drivers=())
         (checkout.root / "versions.lock").write_bytes(lock.dump(kept))
@@ -233,3 +238,42 @@ def test_the_userspace_out_of_the_run_file_carries_the_drivers_libraries(world: 
     assert {"usr/local/nvidia/bin/nvidia-smi", f"firmware/nvidia/{DRIVER}/gsp_ga10x.bin"} <= names
     assert f"usr/share/licenses/nvidia-{DRIVER}/LICENSE" in names
     assert not [name for name in names if "nvidia-installer" in name]
+
+
+def test_the_compilers_packages_are_installed_from_what_is_pinned_and_without_a_network(world: World) -> None:
+    """Fedora's stand-in has neither make nor patch; a ``RUN`` has no network (pipeline/engine.py), and rpm is a real one."""
+    space = world.checkout.space()
+    (fedora,) = (t for t in space.lock.toolchains if t.name == "fedora-44")
+    assert {file.name: file.urls for file in fedora.packages} == {name: (url,) for name, url in TOOLCHAIN_RPMS.items()}
+    tag = space.renderer.toolchain(fedora).tag
+    environ = {**os.environ, "DOCKER_HOST": world.checkout.environ["DOCKER_HOST"]}
+    said = packing.run("docker", "run", "--rm", "--network", "none", tag, "rpm", "-q", "make", "patch", environ=environ)
+    assert said.split() == ["make-4.3-1.fc44.x86_64", "patch-2.7.6-1.fc44.x86_64"]
+    assert world.build.outcomes[f"fedora-coreos/amd64:{FEDORA_KERNEL}-{DRIVER}"] == "built", "make came from there"
+
+
+def test_a_compilers_package_that_does_not_come_as_pinned_is_refused_in_one_line(
+    world: World, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    checkout = Checkout(tmp_path / "checkout", DRIVER_REGISTRY="localhost:1", **environ)
+    checkout.environ |= {"DRIVER_MIRRORS": world.checkout.environ["DRIVER_MIRRORS"], "DRIVER_CACHE": str(tmp_path / "cache")}
+    (fedora,) = (t for t in world.checkout.space().lock.toolchains if t.name == "fedora-44")
+    spoilt = tuple(msgspec.structs.replace(file, sha256="0" * 64) for file in fedora.packages)
+    wrong = msgspec.structs.replace(fedora, packages=spoilt)
+    checkout.relock(lambda lock: msgspec.structs.replace(lock, toolchains=(*lock.toolchains, wrong)))
+    ran = checkout.doit("toolchain:fedora-44/amd64").ended(2)
+    (complaint,) = (line for line in ran.err.splitlines() if line.startswith("doit: "))
+    assert re.search(r"make-4\.3-1\.fc44\.x86_64\.rpm .*: wanted sha256 0{64}, got [0-9a-f]{64}", complaint)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.stat().st_size]
+
+
+def test_an_image_for_machines_with_nvswitch_carries_the_fabric_manager_of_its_version_and_says_so(world: World) -> None:
+    space = world.checkout.space()
+    driver = space.lock.driver(DRIVER, "amd64")
+    assert [(file.version, file.trust) for file in driver.fabric] == [(DRIVER, "tls-first-sight")]
+    with space.shop.store.open(space.shop.local(space.shop.userspace(driver))) as tar:
+        names = set(tar.getnames())
+    volume = "usr/local/nvidia"
+    assert {f"{volume}/bin/nv-fabricmanager", f"{volume}/share/nvidia/nvswitch/fabricmanager.cfg"} <= names
+    assert {"usr/bin/nv-fabricmanager", "usr/share/nvidia/nvswitch", "usr/lib64/libnvfm.so.1"} <= names
+    assert [labels["io.coreos-nvidia.fabric-manager"] for labels in world.labels()] == [DRIVER] * 2

@@ -1,6 +1,6 @@
 # Made by 'doit render' from dockerfiles/image-rpms.Dockerfile.j2 and versions.lock. A file edited by hand is never built.
 # fedora-coreos/amd64:6.1.176-200.fc44.x86_64-535.261.03: kernel modules of NVIDIA 535.261.03 for 6.1.176-200.fc44.x86_64 (amd64).
-FROM driver-toolchain:5a0de3b159892293 AS kernel
+FROM driver-toolchain:f12718b81e8445fa AS kernel
 ADD headers.tar /
 # headers.tar (layout 2) is made of:
 #   sha256 c9ccead526ff31e236500f8b1f2819da02742816877e9e83a030bddde71e35fd  kernel-devel-6.1.176-200.fc44.x86_64.rpm

@@ -6,13 +6,26 @@ documents, the installer itself.
 
 from __future__ import annotations
 
+import io
 import shutil
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.pinned import File
 from tests.standins import packing
 
 _HEADER = "NVIDIA Accelerated Graphics Driver for Linux-x86_64 (a stand-in of the tests)\n{version}\n{modules}\n" + "\n" * 2
+OLD = "470.256.02"
+"""A branch that has proprietary modules only; Debian's packages of it, which no lock of ours pins."""
+_POOL = "pool/non-free/n/nvidia-graphics-drivers-tesla-470"
+_OLD_PACKAGES = (
+    ("nvidia-tesla-470-kernel-source", 25622208, "2cf54c6acf14860d9be3f682bedcc2702fcb7478966133f862d6aaadf92ece1c"),
+    ("libnvidia-tesla-470-cuda1", 2636216, "0ef309cde7850f977b54e9914346a8a258fb716b474f76bb61539c239b492858"),
+    ("libnvidia-tesla-470-ml1", 607984, "14b876d2da6fc2b3271c2170a4e69f9ce06b67d608016b7bc1c9119883dc95c2"),
+    ("libnvidia-tesla-470-ptxjitcompiler1", 4980704, "55f887a7311dab63f5c3b46a086882713dc14efcaacb6d0270fff077ec7c96f9"),
+    ("nvidia-tesla-470-smi", 355628, "e7a203bc787c7026bbf3ce0673f74636d9aeedd0e5e46242759bd27ebc5b5a22"),
+)
 _TYPES = (
     ("libnvidia-opencl", "OPENCL_LIB"),
     ("libnvidia-ml", "NVML_LIB"),
@@ -69,10 +82,48 @@ def run_file(version: str, modules: dict[str, Path], userspace: Sequence[Path], 
     return made
 
 
+def old_packages() -> tuple[File, ...]:
+    """Debian's packages of OLD: the modules' sources first, then as much userspace as the proof asks for."""
+    version = f"{OLD}-1~deb12u1"
+    return tuple(
+        File(
+            name=name,
+            version=version,
+            sha256=sha256,
+            size=size,
+            trust="signed-index",
+            archive="debian",
+            path=f"{_POOL}/{name}_{version}_amd64.deb",
+        )
+        for name, size, sha256 in _OLD_PACKAGES
+    )
+
+
+def fabric_manager(version: str, out: Path) -> Path:
+    """NVIDIA's redist archive of the Fabric Manager; the daemon in it is a stand-in too, since Debian has none."""
+    top = f"fabricmanager-linux-x86_64-{version}-archive"
+    files = {
+        "LICENSE": "a stand-in of the tests\n",
+        "bin/nv-fabricmanager": "#!/bin/sh\necho 'a stand-in of the tests'\n",
+        "etc/fabricmanager.cfg": "DAEMONIZE=1\nTOPOLOGY_FILE_PATH=/usr/share/nvidia/nvswitch\n",
+        "lib/libnvfm.so.1": "",
+        "share/nvidia/nvswitch/dgxh100_hgxh100_topology": "",
+        "systemd/nvidia-fabricmanager.service": "[Service]\n",
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{top}.tar.xz"
+    with tarfile.open(path, "w:xz") as tar:
+        for name, text in files.items():
+            info = tarfile.TarInfo(f"{top}/{name}")
+            info.size, info.mode = len(text), 0o755 if name.startswith("bin/") else 0o644
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return path
+
+
 def _is_program(path: Path) -> bool:
     if path.is_symlink() or not path.is_file() or not path.name.startswith("nvidia-"):
         return False
-    return path.parent.name in ("bin", "sbin", "current") and bool(path.stat().st_mode & 0o111)
+    return path.parent.name in ("bin", "sbin", "current", "tesla-470") and bool(path.stat().st_mode & 0o111)
 
 
 def _sources(deb: Path, place: Path, work: Path) -> None:

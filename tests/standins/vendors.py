@@ -14,17 +14,17 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.inputs import Inputs
-from pipeline.pinned import Driver, File
+from pipeline.pinned import Driver, File, Lock
 from pipeline.upstream import fedora_coreos, flatcar, nvidia_feeds
 from pipeline.upstream.fedora_kernel import kernel_rpm_urls, split
-from pipeline.upstream.nvidia_files import tesla_url
+from pipeline.upstream.nvidia_files import fabric_urls, sha256sum_url, tesla_url, xfree86_url
 from pipeline.versions import DriverVersion
 from tests import recorded_upstream
 from tests.signed_archive import Key
@@ -44,6 +44,11 @@ HOSTS = (
     "us.download.nvidia.com",
     "bincache.flatcar-linux.net",
 )
+TOOLCHAIN_RPMS = {
+    "make": "https://kojipkgs.fedoraproject.org/packages/make/4.3/1.fc44/x86_64/make-4.3-1.fc44.x86_64.rpm",
+    "patch": "https://kojipkgs.fedoraproject.org/packages/patch/2.7.6/1.fc44/x86_64/patch-2.7.6-1.fc44.x86_64.rpm",
+}
+"""What Fedora's stand-in image lacks, and gets as pinned packages."""
 KEPT = "DRIVER_STANDINS"
 """A folder that keeps the compiled kernels between runs, for who works on these tests; CI has none."""
 
@@ -77,28 +82,36 @@ class Vendors:
 
 
 @contextlib.contextmanager
-def vendors(work: Path, inputs: Inputs, pinned: Driver, recorded: Path, key: Key) -> Iterator[Vendors]:
-    """Everything, built once: two names of one kernel, each packed as its vendor does, and one driver."""
+def vendors(work: Path, inputs: Inputs, held: Lock, version: str, recorded: Path, key: Key) -> Iterator[Vendors]:
+    """Everything, built once: two names of one kernel, each packed as its vendor does, a toolchain's packages, two drivers.
+
+    ``held`` pins the Debian packages that driver ``version`` and the toolchain are made of.
+    """
     builds = {build.release: build for build in kernels(work, inputs)}
-    www = work / "www"
+    with served(work / "www", recorded, key) as server:
+        made = replace(server, kernels=builds)
+        fedora_files(made, work / "fedora", key)
+        flatcar_files(made, work / "flatcar", key)
+        toolchain_files(made, work / "toolchain", key, held, inputs)
+        driver_files(made, work / "drivers", held.driver(version, "amd64"), inputs)
+        yield made
+
+
+@contextlib.contextmanager
+def served(www: Path, recorded: Path, key: Key) -> Iterator[Vendors]:
+    """The vendors' feeds and keys on loopback; whatever else is put into ``www`` is served with them."""
     handler = functools.partial(_Quiet, directory=str(www))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         listed = key._gpg("--list-keys", "--with-colons").decode().splitlines()
         fingerprint = next(line.split(":")[9] for line in listed if line.startswith("fpr:"))
-        made = Vendors(f"http://127.0.0.1:{server.server_address[1]}", www, fingerprint, builds)
+        made = Vendors(f"http://127.0.0.1:{server.server_address[1]}", www, fingerprint, {})
         try:
             for url in (FEDORA_KEY, FLATCAR_KEY):
                 made.place(url).write_bytes(key.keyring.read_bytes())
             for url, data in feeds(recorded).items():
                 made.place(url).write_bytes(data)
-            fedora_files(made, work / "fedora", key)
-            flatcar_files(made, work / "flatcar", key)
-            url = tesla_url(DriverVersion(pinned.version), "amd64")
-            sources = {"kernel-open": inputs.path(pinned.open[0]), "kernel": inputs.path(pinned.proprietary[0])}
-            packed = driver.run_file(pinned.version, sources, [inputs.path(f) for f in pinned.userspace], work, work / "driver")
-            packed.rename(made.place(url))
             yield made
         finally:
             server.shutdown()
@@ -145,8 +158,11 @@ def feeds(recorded: Path) -> dict[str, bytes]:
     found[fedora_coreos.commitmeta_url("stable", FEDORA_RELEASE, "amd64")] = json.dumps(meta).encode()
     drivers = json.loads(found[nvidia_feeds.DATA_CENTRE_URL])
     entries = drivers["535"]["driver_info"]
-    url = tesla_url(DriverVersion("535.261.03"), "amd64")
-    entries.append({**entries[0], "release_version": "535.261.03", "architectures": ["x86_64"], "runfile_url": {"x86_64": url}})
+    for version in ("535.261.03", driver.OLD):
+        url = tesla_url(DriverVersion(version), "amd64")
+        entry = {**entries[0], "release_version": version, "architectures": ["x86_64"], "runfile_url": {"x86_64": url}}
+        branch = drivers.setdefault(version.partition(".")[0], {"type": "lts branch", "driver_info": []})
+        branch["driver_info"].append(entry)
     found[nvidia_feeds.DATA_CENTRE_URL] = json.dumps(drivers).encode()
     found[nvidia_feeds.END_OF_LIFE_URL] = recorded_upstream.ENDS
     return found
@@ -168,6 +184,35 @@ def fedora_files(made: Vendors, work: Path, key: Key) -> None:
         path = packing.rpm(root, package, version, revision, work / f"{package}.rpmbuild")
         signed = packing.signed_rpm(path, key.home, work / "signed")
         shutil.copyfile(signed, made.place(kernel_rpm_urls(FEDORA_KERNEL, package)[place]))
+
+
+def toolchain_files(made: Vendors, work: Path, key: Key, held: Lock, inputs: Inputs) -> None:
+    """Packages of Fedora's toolchain, signed: Debian's own make and patch, packed anew as RPMs."""
+    (debian,) = (t for t in held.toolchains if t.name == "debian-12" and t.arch == "amd64")
+    debs = {file.name: file for file in debian.packages}
+    for name, url in TOOLCHAIN_RPMS.items():
+        root = work / name
+        root.mkdir(parents=True)
+        packing.run("dpkg-deb", "-x", inputs.path(debs[name]), root)
+        shutil.rmtree(root / "usr/share")
+        version, release = url.split("/")[-4:-2]
+        path = packing.rpm(root, name, version, release, work / f"{name}.rpmbuild")
+        shutil.copyfile(packing.signed_rpm(path, key.home, work / "signed"), made.place(url))
+
+
+def driver_files(made: Vendors, work: Path, pinned: Driver, inputs: Inputs) -> None:
+    """Two run files, of which the consumer site alone has the older, with its sum; and the newer one's Fabric Manager."""
+    url = tesla_url(DriverVersion(pinned.version), "amd64")
+    sources = {"kernel-open": inputs.path(pinned.open[0]), "kernel": inputs.path(pinned.proprietary[0])}
+    userspace = [inputs.path(file) for file in pinned.userspace]
+    driver.run_file(pinned.version, sources, userspace, work, work / "new").rename(made.place(url))
+    driver.fabric_manager(pinned.version, work).rename(made.place(fabric_urls(DriverVersion(pinned.version), "amd64")[1]))
+    modules, *old = (inputs.path(file) for file in driver.old_packages())
+    version = DriverVersion(driver.OLD)
+    place = made.place(xfree86_url(version, "amd64"))
+    driver.run_file(driver.OLD, {"kernel": modules}, old, work, work / "old").rename(place)
+    digest = hashlib.sha256(place.read_bytes()).hexdigest()
+    made.place(sha256sum_url(version, "amd64")).write_text(f"{digest}  {place.name}\n")
 
 
 def flatcar_files(made: Vendors, work: Path, key: Key) -> None:

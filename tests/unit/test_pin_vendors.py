@@ -160,11 +160,22 @@ def test_a_fedora_kernel_is_pinned_from_the_build_system_with_every_other_place_
     assert (image.name, image.version, image.trust) == ("kernel-core", "6.1.176-200.fc44", "vendor-sum")
 
 
-def test_where_koji_answers_404_the_next_place_is_asked(vendor: Vendor, rpms: dict[str, bytes]) -> None:
+@pytest.mark.parametrize("place", [1, 2, 3], ids=["updates", "releases", "updates-archive"])
+def test_where_koji_answers_404_the_next_places_are_asked_in_turn(place: int, vendor: Vendor, rpms: dict[str, bytes]) -> None:
     for package in ("kernel-devel", "kernel-core"):
-        vendor.files[kernel_rpm_urls(FEDORA, package)[1]] = rpms[package]
-    assert isinstance(pin.fedora_coreos(release("fedora-coreos", FEDORA), vendor.means()), Kernel)
-    assert vendor.asked.index(kernel_rpm_urls(FEDORA)[0]) < vendor.asked.index(kernel_rpm_urls(FEDORA)[1])
+        vendor.files[kernel_rpm_urls(FEDORA, package)[place]] = rpms[package]
+    kernel = pin.fedora_coreos(release("fedora-coreos", FEDORA), vendor.means())
+    assert isinstance(kernel, Kernel)
+    asked = [url for url in vendor.asked if "/kernel-devel-" in url]
+    assert asked == list(kernel_rpm_urls(FEDORA)[: place + 1])
+    assert kernel.headers[0].urls == kernel_rpm_urls(FEDORA), "a build asks them in turn as well"
+
+
+def test_where_no_place_has_it_the_kernel_is_pending_with_every_address(vendor: Vendor) -> None:
+    means = vendor.means()
+    result = pin.tried(lambda: pin.fedora_coreos(release("fedora-coreos", FEDORA), means))
+    assert isinstance(result, Unpinned)
+    assert "404" in result.reason
 
 
 def test_a_fedora_kernel_that_nobody_signed_is_refused(vendor: Vendor, rpms: dict[str, bytes]) -> None:
