@@ -78,7 +78,10 @@ def _rpm(package: str, kernel: str, urls: Sequence[str], keys: Keys, means: Mean
 
 
 def flatcar(release: Release, means: Means) -> Kernel | Unpinned:
-    """The developer container, or where there is none the published config and kernel.org's source. Raises as ``tried`` says."""
+    """The developer container, or where there is none the published config and kernel.org's source. Raises as ``tried`` says.
+
+    The Kbuild programs in the container are of the kernel's own machine, so a toolchain that crosses takes the source.
+    """
     assert release.kernel is not None
     kernel = release.kernel
     keys = keyring(means.keys, means.get)
@@ -89,6 +92,8 @@ def flatcar(release: Release, means: Means) -> Kernel | Unpinned:
     toolchain = min(chosen, key=lambda t: t.name)
     image = (_flatcar_file(release, KERNEL, keys, means).pin("kernel", release.version, "vendor-sum", _places(release, KERNEL)),)
     try:
+        if toolchain.crosses:
+            raise NotFoundError(f"the developer container of {release.version} runs on {release.arch} alone")
         container = _flatcar_file(release, DEVELOPER_CONTAINER, keys, means)
     except NotFoundError:
         return _of_source(release, _flatcar_file(release, CONFIG, keys, means), image, means)

@@ -262,6 +262,22 @@ def test_where_the_container_is_missing_the_published_config_and_kernel_orgs_sou
     assert [f.name for f in kernel.headers] == ["linux", "config"]
 
 
+def test_a_kernel_that_is_compiled_across_is_not_taken_from_a_container_whose_programs_would_not_run(vendor: Vendor) -> None:
+    means = with_source(vendor)
+    crossing = tuple(samples.changed(samples.cross(), name=name) for name in ("debian-12", "debian-12-source"))
+    lock = msgspec.structs.replace(means.lock, toolchains=(*means.lock.toolchains, *crossing))
+    own = config("6.1.176-flatcar").replace(b"Linux/x86", b"Linux/arm64")
+    for name, data in ((DEVELOPER_CONTAINER, b"arm64's"), (VMLINUZ, b"vmlinuz"), (CONFIG, own)):
+        vendor.sign(flatcar_url(name).replace("amd64-usr", "arm64-usr"), data)
+    arm = msgspec.structs.replace(release("flatcar", FLATCAR), arch="arm64")
+    kernel = pin.flatcar(arm, msgspec.structs.replace(means, lock=lock))
+    assert isinstance(kernel, Kernel)
+    assert (kernel.arch, kernel.form, kernel.toolchain) == ("arm64", "source", "debian-12-source")
+    assert kernel.image[0].urls[0] == f"https://stable.release.flatcar-linux.net/arm64-usr/4593.2.5/{VMLINUZ}"
+    assert kernel.image[0].urls[1] == f"{BINCACHE}/arm64/4593.2.5/{VMLINUZ}"
+    assert not [url for url in vendor.asked if DEVELOPER_CONTAINER in url]
+
+
 def test_a_config_of_another_version_is_refused(vendor: Vendor) -> None:
     means = with_source(vendor)
     vendor.sign(flatcar_url(CONFIG), config("6.1.17"))
