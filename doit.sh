@@ -135,7 +135,7 @@ case ${1-} in
         exit
         ;;
     # What needs no engine, no registry and no root.
-    list | render | status | matrix | host | page | update | prune | fetch | help | info | clean | forget | dumpdb | --version | --help)
+    list | render | status | matrix | host | page | update | prune | fetch | help | info | clean | forget | --version | --help)
         python_ready
         ;;
     test)

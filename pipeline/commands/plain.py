@@ -10,12 +10,14 @@ from typing import Any, Final
 
 from doit.cmd_base import Command
 from doit.cmdparse import CmdParseError
+from doit.exceptions import InvalidCommand, InvalidDodoFile, InvalidTask
 
 from ..errors import DiskError, PipelineError, UsageError
 from ..workspace import Workspace, here
 
 INTERRUPTED: Final = 130
 """Exit status after Ctrl-C, as shells give it: 128 and the signal's number."""
+UNKNOWN_HINT: Final = "'doit help' names the commands, 'doit list --all' the tasks"
 JSON: Final = {"name": "json", "short": "", "long": "json", "type": bool, "default": False}
 
 
@@ -57,6 +59,12 @@ class Strict:
         except CmdParseError as error:
             what = str(error).partition(" (parsing options")[0].removeprefix("Error parsing Command: ")
             return complain(UsageError(what, hint=f"see 'doit help {self.name}'"))
+        except (InvalidCommand, InvalidTask, InvalidDodoFile) as error:
+            unknown = getattr(error, "not_found", None)
+            what = f"'{unknown}' is neither a command nor a task" if unknown else str(error).rstrip(".")
+            return complain(UsageError(what, hint=UNKNOWN_HINT))
+        except PipelineError as error:
+            return complain(error)
         except KeyboardInterrupt:  # doit lets it through to Python, which prints where in the program it came
             print(f"doit: {self.name} was interrupted: run it again, what was finished is kept", file=sys.stderr)
             return INTERRUPTED

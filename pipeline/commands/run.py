@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from doit.cmd_run import Run as DoitRun
-from doit.exceptions import InvalidCommand, InvalidDodoFile, InvalidTask
 
 from .. import index as indexes
 from .. import ledger
@@ -47,6 +46,8 @@ class Run(Strict, DoitRun):  # type: ignore[misc]
         space.progress.as_json = bool(params.get("json"))
         space.at_once = max(1, int(params.get("num_process") or 0))
         try:
+            if int(params.get("num_process") or 0) < 0:
+                raise UsageError("-n takes 1 or more", hint="it is the number of pairs to build at once")
             with space.alone():
                 gc.disable()  # tens of thousands of records that all stay: the collector would go over them again and again
                 chosen = _chosen(space, args)
@@ -59,10 +60,6 @@ class Run(Strict, DoitRun):  # type: ignore[misc]
                 return self._finish(space, chosen, result)
         except PipelineError as error:
             return max(complain(error), 2)
-        except (InvalidCommand, InvalidTask, InvalidDodoFile) as error:
-            unknown = getattr(error, "not_found", None)
-            what = f"'{unknown}' is neither a command nor a task" if unknown else str(error)
-            return complain(UsageError(what, hint="'doit help' names the commands, 'doit list --all' the tasks"))
 
     def _finish(self, space: Workspace, chosen: Sequence[Pair], result: int) -> int:
         totals = _settle(space, chosen) if chosen else {}

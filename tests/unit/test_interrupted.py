@@ -58,3 +58,19 @@ def test_ctrl_c_while_upstreams_keep_an_update_waiting(tmp_path: Path) -> None:
     assert (running.returncode, out) == (130, "")
     assert err == "doit: update was interrupted: run it again, what was finished is kept\n"
     assert (project.root / "versions.lock").read_bytes() == before
+
+
+@pytest.mark.parametrize("part", ["jinja2", "msgspec", "doit.doit_cmd", "pipeline.commands.plain", "tomllib"])
+def test_ctrl_c_while_the_program_itself_still_loads(part: str) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {part!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from pipeline.program import main\n"
+        "sys.exit(main(['status']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "doit: interrupted: run it again, what was finished is kept\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from tests.small_project import SmallProject
 from tests.unit.test_plan_compat import NEEDS_PATCH, PATCH
 
 ROOT = Path(__file__).parents[2]
-DOIT = Path(sys.executable).with_name("doit")
+PROGRAM = (sys.executable, "-m", "pipeline")
+"""What .venv/bin/doit starts, in an environment that was made before it had that script too."""
 
 
 @pytest.mark.parametrize(
@@ -31,11 +33,28 @@ DOIT = Path(sys.executable).with_name("doit")
         (["matrix", "nosuch"], "'nosuch' is no pattern of pairs: it looks like 'image:*6.1.0-50*'"),
         (["fetch", "nosuch"], "'nosuch' is no pattern of pairs: it looks like 'image:*6.1.0-50*'"),
         (["fetch", "image:*1.2.3*"], "'image:*1.2.3*' matches no pair of the lock: "),
+        ([""], "'' is neither a command nor a task: leave the empty word out"),
+        (["status", ""], "'' is neither a command nor a task: leave the empty word out"),
+        (["info", "nosuch"], "'nosuch' is neither a command nor a task: 'doit help' names the commands"),
+        (["info"], "info takes one task: 'doit list --all' names them"),
+        (["help", "nosuch"], "'nosuch' is neither a command nor a task: 'doit help' names the commands"),
+        (["help", "run", "list"], "help takes one word, not 'list' too: see 'doit help'"),
+        (["list", "--nosuch"], "option --nosuch not recognized: see 'doit help list'"),
+        (["list", "nosuch"], "'nosuch' is not a task: 'doit help' names the commands"),
+        (["forget", "nosuch"], "'nosuch' is not a task: "),
+        (["clean", "nosuch"], "'nosuch' is not a task: "),
+        (["info", "--nosuch"], "option --nosuch not recognized: see 'doit help info'"),
+        (["help", "--nosuch"], "option --nosuch not recognized: see 'doit help help'"),
+        (["dumpdb"], "'dumpdb' is neither a command nor a task: "),
+        (["image=*6.1.0-50*"], "'image=*6.1.0-50*' matches no pair of the lock: "),
+        (["status", "os=debian"], "status takes no 'os=debian': see 'doit help status'"),
+        (["-n", "x"], "Error parsing parameter 'num_process' "),
+        (["-n", "-1"], "-n takes 1 or more: it is the number of pairs to build at once"),
     ],
     ids=" ".join,
 )
 def test_a_word_that_cannot_be_meant(words: list[str], said: str) -> None:
-    done = subprocess.run([DOIT, *words], check=False, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([*PROGRAM, *words], check=False, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith(f"doit: {said}"), done.stderr
     assert done.stderr.count("\n") == 1
@@ -71,6 +90,26 @@ def test_a_mistake_in_the_table_of_a_source_is_a_bad_file_to_who_reads_no_source
     assert "versions.toml: " in done.stderr
     assert "`$.flatcar.channels[0]`" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_the_script_doit_is_our_program() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"doit": "pipeline.program:main"}
+
+
+@pytest.mark.parametrize("words", [[], ["list"], ["status", "--json"], ["nosuch"], [""]], ids=str)
+def test_a_directory_that_is_no_checkout_is_said_in_one_line(words: list[str], tmp_path: Path) -> None:
+    done = subprocess.run([*PROGRAM, *words], check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == f"doit: there is no dodo.py in {tmp_path}: run it in the checkout, or run ./doit.sh of the checkout\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["help"], ["list"], ["help", "status"], ["--version"]], ids=" ".join)
+def test_what_can_be_meant_ends_well(command: list[str]) -> None:
+    done = subprocess.run([*PROGRAM, *command], check=False, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) > 1
 
 
 def test_a_bad_file_that_only_a_task_reads_is_wrong_use_too(tmp_path: Path) -> None:
