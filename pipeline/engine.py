@@ -228,6 +228,14 @@ class Engine:
             for tag in [tag for image in found for tag in image.get("RepoTags") or ()][count:]:
                 self.remove(tag)
 
+    def forget_unnamed(self, since: float) -> None:
+        """Remove what was made after ``since`` (Unix time), has no name and is in no use: the steps before one that failed."""
+        with contextlib.suppress(*_TROUBLE):
+            for image in self._api.images(filters={"dangling": True}):
+                if image["Created"] >= since:
+                    with contextlib.suppress(*_TROUBLE):
+                        self._api.remove_image(image["Id"], noprune=False)
+
     def close(self) -> None:
         """End the connection."""
         self._api.close()

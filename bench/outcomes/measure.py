@@ -64,7 +64,7 @@ class Bench:
         Raises PipelineError of status 2 where network, engine or disk did not do their part: that says nothing of it.
         """
         base = self.base
-        start = time.monotonic()
+        begun, start = time.time(), time.monotonic()
         outcome: Outcome = "loads"
         reason = ""
         try:
@@ -73,6 +73,7 @@ class Bench:
             outcome, reason = error.step, error.reason
         finally:
             self.shop.engine.keep_newest(MODULES, KEEP)
+            self.shop.engine.forget_unnamed(begun)
         return Row(
             given=given,
             outcome=outcome,

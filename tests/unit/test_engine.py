@@ -222,3 +222,16 @@ def test_the_engine_is_the_one_named_first_then_ours_then_the_systems(tmp_path: 
     assert address({}, "unix:///told.sock", ours) == "unix:///told.sock"
     assert address({}, "", ours) == "unix:///run/ours.sock"
     assert address({}, "", tmp_path / "absent") == "unix:///var/run/docker.sock"
+
+
+def test_the_steps_before_one_that_failed_are_removed_and_nothing_older(
+    asked: Asked, told: tuple[Told, dict[str, Answer]]
+) -> None:
+    listed = [{"Id": f"sha256:{digit * 64}", "Created": created} for digit, created in (("a", 100), ("b", 99), ("c", 101))]
+    engine = asked(
+        **{"/images/json": says(200, json.dumps(listed).encode()), f"DELETE /v1.41/images/sha256:{'c' * 64}": says(200, b"[]")}
+    )
+    engine.forget_unnamed(100)
+    removed = [seen.path for seen in told[0].seen if seen.method == "DELETE"]
+    assert [path.partition("sha256:")[2][0] for path in removed] == ["a", "c"], "the first is in use or gone: the next is tried"
+    assert not [path for path in removed if "force=1" in path or "force=True" in path]
