@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from .pinned import Driver, Kernel, Lock, Pending
+from .pinned import Driver, Kernel, Lock, OsRelease, Pending
 from .wording import counted
 
 _SHOWN: Final = 4
@@ -125,4 +125,6 @@ def _short(value: Any) -> str:
 
 
 def _item(item: Any) -> str:
-    return f"{item.channel} {item.version}" if hasattr(item, "channel") else str(item)
+    if not isinstance(item, OsRelease):
+        return str(item)
+    return f"{item.channel} {item.version}{' (in rollout)' if item.rollout else ''}"

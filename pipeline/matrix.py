@@ -71,8 +71,9 @@ def matrix(pairs: Sequence[Pair], missing: Iterable[Pair], *, jobs: int = MAX_JO
 def urgency(pairs: Iterable[Pair]) -> dict[int, tuple[object, ...]]:
     """A sort key for each kernel, by ``id()``: low is what hosts need first.
 
-    The newest release of a channel is the one that is rolled out now or next, and stable channels have most hosts; then
-    the release before, which hosts still run while a rollout lasts; then the rest, newest first.
+    Releases whose rollout the vendor's feed lists come first, as the lock has it. The newest release of a channel is the one
+    that is rolled out now or next where no feed says so, and stable channels have most hosts; then the release before,
+    which hosts still run while a rollout lasts; then the rest, newest first.
     """
     kernels = list({id(pair.kernel): pair.kernel for pair in pairs}.values())
     channels: dict[tuple[str, str, str], set[tuple[int, ...]]] = {}
@@ -86,10 +87,10 @@ def urgency(pairs: Iterable[Pair]) -> dict[int, tuple[object, ...]]:
     }
 
     def key(kernel: Kernel) -> tuple[object, ...]:
-        def rank(release: OsRelease) -> tuple[int, int]:
+        def rank(release: OsRelease) -> tuple[bool, int, int]:
             place = places[kernel.os, kernel.arch, release.channel, _numbers(release.version)]
             channel = _CHANNELS.index(release.channel) if release.channel in _CHANNELS else len(_CHANNELS)
-            return place, channel
+            return not release.rollout, place, channel
 
         newest = max(_numbers(release.version) for release in kernel.releases)
         return *min(map(rank, kernel.releases)), kernel.os, kernel.arch, tuple(-n for n in newest), kernel.kernel

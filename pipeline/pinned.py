@@ -124,6 +124,8 @@ class OsRelease(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     version: Version
     id: Annotated[str, Meta(pattern=r"^[a-z0-9._-]{1,40}\Z")]
     version_id: Annotated[str, Meta(pattern=r"^[0-9A-Za-z._-]{1,40}\Z")]
+    rollout: bool = False
+    """True where the vendor's feed lists a rollout of it: of the release that hosts go to, and of the one they come from."""
 
     @property
     def os_tag(self) -> str:

@@ -67,11 +67,11 @@ def coreos_lock(
     return msgspec.structs.replace(old, kernels=tuple(kernels), pending=tuple(pending))
 
 
-def os_release(key: ReleaseKey) -> OsRelease:
-    """How a host with that release names itself in its os-release."""
+def os_release(key: ReleaseKey, *, rollout: bool = False) -> OsRelease:
+    """How a host with that release names itself in its os-release; ``rollout`` as the source's feed has it."""
     os, channel, version, _ = key
     name, number = families.family(os).names(version)
-    return OsRelease(channel=channel, version=version, id=name, version_id=number)
+    return OsRelease(channel=channel, version=version, id=name, version_id=number, rollout=rollout)
 
 
 def _known(lock: Lock) -> dict[ReleaseKey, str]:
@@ -89,12 +89,17 @@ class _Source:
         channels = self.family.channels(policy)
         self.pinned: dict[ReleaseKey, list[Kernel]] = {}
         self.waiting: dict[ReleaseKey, Pending] = {}
+        self.rolling: set[ReleaseKey] = set()
         for kernel in old.kernels:
             for release in kernel.releases if kernel.os == os else ():
-                self.pinned.setdefault((os, release.channel, release.version, kernel.arch), []).append(kernel)
+                key = os, release.channel, release.version, kernel.arch
+                self.pinned.setdefault(key, []).append(kernel)
+                self.rolling |= {key} if release.rollout else set()
         for entry in old.pending:
             for release in entry.releases if entry.os == os else ():
-                self.waiting[os, release.channel, release.version, entry.arch] = entry
+                key = os, release.channel, release.version, entry.arch
+                self.waiting[key] = entry
+                self.rolling |= {key} if release.rollout else set()
         held = {**dict.fromkeys(self.pinned), **dict.fromkeys(self.waiting)}
         self.held = [key for key in held if key[1] in channels and key[3] in policy.arches]
         self.found = {release.key: release for release in found.releases}
@@ -112,10 +117,16 @@ class _Source:
             release = taken.get(key)
             for result in self._results(key, release, means):
                 if isinstance(result, Kernel):
-                    _merge(kernels, result, key)
+                    _merge(kernels, result, self._os_release(key, release))
                 else:
-                    self._wait(why, key, (release.kernel or "") if release else self.waiting[key].kernel, result)
+                    self._wait(why, key, release, result)
         return list(kernels.values()), list(why.values())
+
+    def _os_release(self, key: ReleaseKey, release: Release | None) -> OsRelease:
+        """The release for the lock. Whether it is rolled out says the feed, no clock; where that failed, what it said before."""
+        told = release is not None and "rollout" in release.state
+        silent = release is None or key[1] in self.failed
+        return os_release(key, rollout=told or (silent and key in self.rolling))
 
     def _results(self, key: ReleaseKey, release: Release | None, means: Means) -> Sequence[Kernel | Unpinned]:
         pinned = [k for k in self.pinned.get(key, ()) if release is None or release.kernel in (None, k.kernel)]
@@ -128,17 +139,17 @@ class _Source:
             return [pin.unknown_kernel(release)]
         return [pin.tried(partial(self.family.pin, release, means))]
 
-    def _wait(self, why: dict[_Place, Pending], key: ReleaseKey, kernel: str, reason: Unpinned) -> None:
+    def _wait(self, why: dict[_Place, Pending], key: ReleaseKey, release: Release | None, reason: Unpinned) -> None:
         """Note that a release is pending: one entry a kernel; where no kernel is known, one a reason."""
+        kernel = (release.kernel or "") if release else self.waiting[key].kernel
+        place_of = self._os_release(key, release)
         arch: Arch = "arm64" if key[3] == "arm64" else "amd64"
         place = (arch, kernel, "" if kernel else reason.reason)
         before = why.get(place)
         if before is None:
-            entry = Pending(
-                os=self.os, arch=arch, kernel=kernel, releases=(os_release(key),), reason=reason.reason, see=reason.see
-            )
+            entry = Pending(os=self.os, arch=arch, kernel=kernel, releases=(place_of,), reason=reason.reason, see=reason.see)
         else:
-            entry = msgspec.structs.replace(before, releases=(*before.releases, os_release(key)))
+            entry = msgspec.structs.replace(before, releases=(*before.releases, place_of))
             if reason.reason not in before.reason.split("; "):
                 entry = msgspec.structs.replace(entry, reason=f"{before.reason}; {reason.reason}"[:700])
         why[place] = entry
@@ -199,9 +210,9 @@ def _line(key: ReleaseKey) -> tuple[str, str, str]:
     return channel, version.partition(".")[0] if channel == "lts" else "", arch
 
 
-def _merge(kernels: dict[_Place, Kernel], kernel: Kernel, key: ReleaseKey) -> None:
+def _merge(kernels: dict[_Place, Kernel], kernel: Kernel, release: OsRelease) -> None:
     """Note that a release has ``kernel``: entries are by kernel and headers, with all releases that are taken now."""
     place = (kernel.arch, kernel.kernel, kernel.headers_digest)
     before = kernels.get(place)
-    releases = (*before.releases, os_release(key)) if before else (os_release(key),)
+    releases = (*before.releases, release) if before else (release,)
     kernels[place] = msgspec.structs.replace(before or kernel, releases=releases)

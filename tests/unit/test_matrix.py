@@ -22,6 +22,10 @@ def flatcar(kernel: str, *releases: tuple[str, str], drivers: tuple[str, ...] = 
     return samples.kernel(kernel, "6.12.1", os="flatcar", releases=places, drivers=drivers)
 
 
+def coreos(kernel: str, release: OsRelease) -> Kernel:
+    return samples.kernel(kernel, "6.19.5", os="fedora-coreos", releases=(release,), drivers=DRIVERS[:1])
+
+
 def plan_of(*kernels: Kernel) -> Plan:
     return samples.plan(samples.a_lock(kernels=kernels, drivers=tuple(samples.driver(d) for d in DRIVERS)))
 
@@ -59,6 +63,24 @@ def test_newest_stable_comes_first_then_other_channels_then_what_is_still_run_th
     )
     order = [job.id.removeprefix("flatcar-amd64-") for job in all_of(plan).include]
     assert order == ["6.12.1-flatcar", "6.12.9-flatcar", "6.6.2-flatcar", "6.12.8-flatcar", "6.6.1-flatcar"]
+
+
+def test_what_a_feed_says_is_rolled_out_comes_before_the_newest_stable() -> None:
+    older, newest = ("stable", "44.20260621.3.1"), ("stable", "44.20260707.3.1")
+    plan = plan_of(
+        flatcar("6.12.102-flatcar", ("stable", "4593.2.5")),
+        coreos("6.18.1-300.fc44.x86_64", OsRelease(channel=older[0], version=older[1], id="fedora", version_id="44")),
+        coreos("6.19.5-300.fc44.x86_64", OsRelease(channel=newest[0], version=newest[1], id="fedora", version_id="44")),
+    )
+    before = [job.id for job in all_of(plan).include]
+    assert before == [
+        "fedora-coreos-amd64-6.19.5-300.fc44.x86_64",
+        "flatcar-amd64-6.12.102-flatcar",
+        "fedora-coreos-amd64-6.18.1-300.fc44.x86_64",
+    ]
+    rolled = OsRelease(channel="testing", version="44.20260720.2.1", id="fedora", version_id="44", rollout=True)
+    plan = plan_of(*plan.lock.kernels, coreos("6.20.1-300.fc44.x86_64", rolled))
+    assert [job.id for job in all_of(plan).include] == ["fedora-coreos-amd64-6.20.1-300.fc44.x86_64", *before]
 
 
 def test_a_kernel_that_serves_an_urgent_release_is_urgent_whatever_else_it_serves() -> None:

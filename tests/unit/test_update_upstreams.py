@@ -17,6 +17,7 @@ import pytest
 from pipeline import lock, pin
 from pipeline import mirrors as mirror_files
 from pipeline.archives import Archives
+from pipeline.changes import describe
 from pipeline.errors import BadFileError
 from pipeline.fetch import Fetcher
 from pipeline.means import Means, Unpinned
@@ -43,6 +44,7 @@ cuda = ["12.9.1"]
 535 = "hosts run it"
 """
 STABLE = flatcar.feed_url("stable")
+UPDATES = fedora_coreos.updates_url("stable")
 COMMITMETA = fedora_coreos.commitmeta_url("stable", "44.20260707.3.1", "amd64")
 
 
@@ -149,6 +151,65 @@ def test_both_releases_of_a_rollout_are_there_and_without_a_kernel_they_wait_und
     assert len(waiting.releases) == 9
     assert waiting.releases[0].os_tag == "fedora44"
     assert waiting.reason.startswith("its kernel is not known")
+
+
+def rolled_out(held: Lock) -> set[str]:
+    entries: tuple[Kernel | Pending, ...] = (*held.kernels, *held.pending)
+    return {f"{e.arch} {r.channel} {r.version}" for e in entries for r in e.releases if r.rollout}
+
+
+def of_stable(held: Lock) -> set[str]:
+    return {name for name in rolled_out(held) if " stable " in name}
+
+
+def updates_with(world: World, **rollout: float) -> bytes:
+    """The recorded update metadata of stable with the rollout of its newest release as given, and no other; none for none."""
+    document = json.loads(world.documents[UPDATES])
+    for release in document["releases"]:
+        release["metadata"].pop("rollout", None)
+        if rollout and release["version"] == "44.20260707.3.1":
+            release["metadata"]["rollout"] = rollout
+    return json.dumps(document).encode()
+
+
+def test_the_lock_says_which_releases_are_rolled_out_as_the_recorded_feeds_have_it(world: World) -> None:
+    versions = {
+        "stable": ("44.20260621.3.1", "44.20260707.3.1"),
+        "testing": ("44.20260707.2.1", "44.20260720.2.1"),
+        "next": ("44.20260707.1.1", "44.20260720.1.1"),
+    }
+    held = world.first()
+    assert rolled_out(held) == {f"{a} {s} {v}" for a in ("amd64", "arm64") for s, both in versions.items() for v in both}
+    assert lock.dump(held).count(b'"rollout": true') == 12
+    assert b'"rollout": false' not in lock.dump(held)
+
+
+def test_how_far_a_rollout_is_changes_nothing_and_its_end_is_a_change_that_is_told(world: World) -> None:
+    world.says(UPDATES, updates_with(world, start_epoch=1784728800, start_percentage=0.0, duration_minutes=2880))
+    held = world.first()
+    assert of_stable(held) == {"amd64 stable 44.20260707.3.1", "arm64 stable 44.20260707.3.1"}
+    world.says(UPDATES, updates_with(world, start_epoch=1784900000, start_percentage=0.75, duration_minutes=60))
+    assert lock.dump(world.update(held).lock) == lock.dump(held)
+    world.says(UPDATES, updates_with(world))
+    ended = world.update(held)
+    assert of_stable(ended.lock) == set()
+    told = [line for line in describe(held, ended.lock) if "fedora-coreos" in line]
+    assert told
+    assert all("stable 44.20260707.3.1 (in rollout)" in line for line in told)
+
+
+def test_while_the_feed_of_rollouts_fails_what_it_said_last_stands(world: World) -> None:
+    held = world.first()
+    world.server.says(path_of(UPDATES), status(503))
+    failed = world.update(held)
+    assert any("fedora-coreos stable" in line for line in failed.problems)
+    assert rolled_out(failed.lock) == rolled_out(held)
+
+
+def test_a_rollout_that_is_no_yes_or_no_is_refused(world: World) -> None:
+    data = lock.dump(world.first())
+    with pytest.raises(BadFileError, match="rollout"):
+        lock.parse(data.replace(b'"rollout": true', b'"rollout": "soon"', 1))
 
 
 def test_a_build_whose_metadata_has_the_kernel_is_asked_once_and_never_again(world: World) -> None:
