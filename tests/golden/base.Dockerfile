@@ -16,12 +16,14 @@ RUN set -eu; mkdir -p /out/usr/bin /out/usr/sbin /out/usr/lib /out/usr/lib64 /ou
     rm -rf /out/usr/share /out/usr/lib/*/gconv /out/usr/lib/*/perl-base /out/usr/lib/*/ossl-modules /out/usr/lib/*/engines-3 \
       /out/etc/init.d /out/etc/cron* /out/var/cache /out/var/lib/dpkg /out/usr/lib/tmpfiles.d /out/usr/lib/systemd \
       /out/usr/lib/initramfs-tools /out/usr/lib/udev
-RUN set -eu; for applet in [ ash awk basename cat chmod chown chroot clear cmp cp cut date dd df diff dirname dmesg du echo egrep env expr false fgrep find flock free getopt grep gunzip gzip head hostname id kill killall ln logger ls md5sum mkdir mkfifo mknod mktemp more mount mountpoint mv nl nproc nsenter od paste pgrep pidof pivot_root pkill poweroff printenv printf ps pwd readlink realpath reboot renice rev rm rmdir sed seq setsid sh sha256sum sleep sort split stat stty sync sysctl tac tail tar tee test timeout touch tr true tty umount uname uniq unlink unshare uptime vi wc wget which whoami xargs yes zcat; do \
+RUN set -eu; for applet in [ ash awk basename cat chmod chown chroot clear cmp cp cut date dd df diff dirname dmesg du echo egrep env expr false fgrep find free getopt grep gunzip gzip head hostname id kill killall ln logger ls md5sum mkdir mkfifo mknod mktemp more mount mv nl nproc nsenter od paste pidof pivot_root poweroff printf ps pwd readlink realpath reboot renice rev rm rmdir sed seq setsid sh sha256sum sleep sort stat stty sync sysctl tac tail tar tee test timeout touch tr true tty umount uname uniq unlink unshare uptime vi wc wget which whoami xargs yes zcat; do \
       test -e /out/usr/bin/$applet || test -e /out/usr/sbin/$applet || ln -s busybox /out/usr/bin/$applet; \
     done; \
     printf 'root:x:0:0:root:/root:/bin/sh\n' > /out/etc/passwd; printf 'root:x:0:\n' > /out/etc/group; \
     printf '/usr/local/nvidia/lib64\n' > /out/etc/ld.so.conf; \
     chroot /out /bin/sh -c 'kmod --version && zstd --version && sh -c true'; \
+    chroot /out busybox --list > /in/has; for applet in [ ash awk basename cat chmod chown chroot clear cmp cp cut date dd df diff dirname dmesg du echo egrep env expr false fgrep find free getopt grep gunzip gzip head hostname id kill killall ln logger ls md5sum mkdir mkfifo mknod mktemp more mount mv nl nproc nsenter od paste pidof pivot_root poweroff printf ps pwd readlink realpath reboot renice rev rm rmdir sed seq setsid sh sha256sum sleep sort stat stty sync sysctl tac tail tar tee test timeout touch tr true tty umount uname uniq unlink unshare uptime vi wc wget which whoami xargs yes zcat; do \
+      test ! -L /out/usr/bin/$applet || test ! /out/usr/bin/$applet -ef /out/usr/bin/busybox || grep -qxF $applet /in/has; done; \
     find /out -exec touch -h -d @1795161600 {} +
 FROM scratch
 COPY --from=unpack /out/ /

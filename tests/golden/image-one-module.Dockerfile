@@ -53,7 +53,7 @@ RUN set -eu; mkdir -p /out/opt/nvidia-driver; printf '%s\n' \
       > /out/opt/nvidia-driver/image.env; chmod 0644 /out/opt/nvidia-driver/image.env; \
     find /out -exec touch -h -d @1795161600 {} +
 
-FROM driver-userspace:f70b4dde87a9201a
+FROM driver-userspace:1f34ecde030d0b1f
 COPY --from=out /out/ /
 COPY program/ /
 # 1310ca2c8932dbd118668bd97442558a3e1f546b5e15c69699dfbd6024f548d8  usr/bin/nvidia-driver

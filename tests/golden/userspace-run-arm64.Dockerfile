@@ -1,7 +1,7 @@
 # Made by 'doit render' from dockerfiles/userspace.Dockerfile.j2 and versions.lock. A file edited by hand is never built.
 # The userspace and firmware of NVIDIA 535.261.03 (arm64): compute, video, OpenCL, OptiX, EGL/GL, Vulkan, tools.
 # No X server drivers, no 32 bit.
-FROM driver-base:e93e447cd206ef7c AS base
+FROM driver-base:21fb0e07a4c421d8 AS base
 FROM driver-toolchain:d41e2a5f94183a15 AS unpack
 COPY --from=base / /root.cache/
 ADD userspace.tar /

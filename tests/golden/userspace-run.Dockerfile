@@ -1,7 +1,7 @@
 # Made by 'doit render' from dockerfiles/userspace.Dockerfile.j2 and versions.lock. A file edited by hand is never built.
 # The userspace and firmware of NVIDIA 535.261.03 (amd64): compute, video, OpenCL, OptiX, EGL/GL, Vulkan, tools.
 # No X server drivers, no 32 bit.
-FROM driver-base:a07539a73a8aa3aa AS base
+FROM driver-base:936e0f9a9c032ac6 AS base
 FROM driver-toolchain:0c2404e69ce0fde9 AS unpack
 COPY --from=base / /root.cache/
 ADD userspace.tar /

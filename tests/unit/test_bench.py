@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
-from bench import build, fleet, noop, parallel
+from bench import build, fleet, host, noop, parallel
+from pipeline.errors import UsageError
+from pipeline.registry import Registry
 from tests import samples
 from tests.registry_process import MISSING, installed, running_registry
 
@@ -55,3 +58,28 @@ def test_figures_of_a_build_are_told_as_ratios_of_bare_make() -> None:
     assert "1.10 (goal 1.10)" in told
     assert "compiling alone: 0.90" in told
     assert "| the rest | 15.0 | 0.15 |" in told
+
+
+def test_seconds_of_a_unit_are_those_of_systemd_and_only_where_it_ended_as_it_does_without_a_gpu() -> None:
+    said = "ExecMainStartTimestampMonotonic=9000000\nExecMainExitTimestampMonotonic=13500000\nExecMainStatus="
+    assert host.seconds(f"{said}10\n") == 4.5
+    with pytest.raises(UsageError, match="ended with 30, not 10"):
+        host.seconds(f"{said}30\n")
+
+
+@pytest.mark.skipif(not installed(), reason=MISSING)
+def test_the_bytes_that_a_host_pulled_are_those_that_the_registry_wrote(tmp_path: Path) -> None:
+    with running_registry(tmp_path / "registry") as address:
+        registry = Registry(address, environ={})
+        digest = "sha256:" + hashlib.sha256(b"x" * 70_000).hexdigest()
+        registry.push_blob(b"x" * 70_000, digest, 70_000)
+        assert registry.blob(digest) == b"x" * 70_000
+    assert host.written((tmp_path / "registry/registry.log").read_text().splitlines()) == 70_000
+
+
+def test_figures_of_a_host_are_told_as_how_often_compiling_takes_that_long() -> None:
+    """bench.host itself needs a virtual machine and minutes: its figures are in docs/performance.md."""
+    told = host.report(host.Figures(95.0, 4.0, 19.0, 10.0, 53_000_000, 52_000_000, 390_000_000))
+    assert "image present | 4.0 | 23.8 times that |" in told
+    assert "image pulled | 19.0 | 5.0 times that |" in told
+    assert "52.0 MB of an image of 390.0 MB are its own, 53.0 MB went over the wire" in told
