@@ -50,7 +50,7 @@ start_fabric() {
     set --
     [ ! -r "$settings" ] || set -- -c "$settings"
     # Descriptor 3 is the lock of init: a daemon that kept it would hold the lock after init has gone.
-    "$FABRIC_MANAGER" "$@" 3>&- || { REASON="the Fabric Manager did not start: see /var/log/fabricmanager.log"; return 1; }
+    timeout 300 "$FABRIC_MANAGER" "$@" 3>&- || { REASON="the Fabric Manager did not start: see /var/log/fabricmanager.log"; return 1; }
     say "started the Fabric Manager"
 }
 
@@ -60,8 +60,8 @@ keep_awake() {
     if [ -n "$1" ] && command -v nvidia-persistenced > /dev/null; then
         [ -z "$(pid_in "$RUN/nvidia-persistenced/nvidia-persistenced.pid")" ] || return 0
         mkdir -p "$RUN/nvidia-persistenced"
-        nvidia-persistenced --persistence-mode 3>&- || warn "nvidia-persistenced did not start: the GPU is initialised anew for each process"
+        timeout 120 nvidia-persistenced --persistence-mode 3>&- || warn "nvidia-persistenced did not start: the GPU is initialised anew for each process"
     else
-        nvidia-smi -pm 1 > /dev/null || warn "nvidia-smi could not switch persistence on: the GPU is initialised anew for each process"
+        timeout 120 nvidia-smi -pm 1 > /dev/null || warn "nvidia-smi could not switch persistence on: the GPU is initialised anew for each process"
     fi
 }
