@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct, field
 
+from . import family_names
 from .errors import BadFileError
 from .pinned import Os
 from .upstream import families
@@ -35,10 +36,13 @@ def policies(wanted: Wanted, name: str = str(WANTED_FILE)) -> Policies:
     Raises BadFileError with ``name`` and the place of the first thing that is wrong.
     """
     read = {os: _read(table, families.family(os).policy, os, name) for os, table in wanted.families.items()}
+    nvidia = _read(wanted.nvidia, Drivers, "nvidia", name)
+    if nvidia and nvidia.os:
+        family_names.check(nvidia.os, f"{name}: `$.nvidia.os`")
     return Policies(
         families={os: policy for os, policy in read.items() if policy and policy.enabled},
         kernel_org=_read(wanted.kernel_org, KernelOrg, "kernel-org", name),
-        nvidia=_read(wanted.nvidia, Drivers, "nvidia", name),
+        nvidia=nvidia,
     )
 
 

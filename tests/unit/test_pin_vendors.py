@@ -354,6 +354,42 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return made
 
 
+def run_for(arch: str, folder: Path) -> bytes:
+    """A run file that says which architecture it is for."""
+    root = folder / arch
+    (root / "kernel-open").mkdir(parents=True)
+    (root / "kernel-open/Kbuild").touch()
+    (root / "nvidia-installer").write_text("#!/bin/sh\ntouch /tmp/was-run\n")
+    title = f"NVIDIA Accelerated Graphics Driver for Linux-{arch}"
+    listed = "kernel-open/Kbuild 0644 KERNEL_MODULE_SRC INHERIT_PATH_DEPTH:1 MODULE:resman\n"
+    (root / ".manifest").write_text(f"{title}\n{DRIVER}\n" + "x\n" * 6 + listed)
+    return packing.run_file(root, folder / f"{arch}.run").read_bytes()
+
+
+def test_a_run_file_for_arm64_is_read_here_as_any_other_and_one_for_another_architecture_refused(
+    vendor: Vendor, tmp_path: Path
+) -> None:
+    url = tesla_url(DRIVER, "arm64")
+    assert url.endswith(f"/NVIDIA-Linux-aarch64-{DRIVER}.run")
+    vendor.files[url] = run_for("aarch64", tmp_path)
+    wish = Chosen(version=DRIVER.text, sources={"arm64": ("data-centre",)}, required=(), reason="a test")
+    driver = pin.driver(wish, "arm64", vendor.means())
+    assert isinstance(driver, Driver)
+    assert (driver.arch, driver.kinds) == ("arm64", ("open",))
+    vendor.files[url] = run_for("x86_64", tmp_path)
+    with pytest.raises(UpstreamDataError, match="is for x86_64, not aarch64"):
+        pin.driver(wish, "arm64", vendor.means())
+
+
+def test_where_the_consumer_site_lists_a_driver_it_is_asked_first(vendor: Vendor, run: dict[str, bytes]) -> None:
+    wish = Chosen(version=DRIVER.text, sources={"amd64": ("consumer",)}, required=(), reason="a test")
+    vendor.files[xfree86_url(DRIVER, "amd64")] = run["both"]
+    driver = pin.driver(wish, "amd64", vendor.means())
+    assert isinstance(driver, Driver)
+    assert vendor.asked[0] == xfree86_url(DRIVER, "amd64")
+    assert driver.userspace[0].urls == (xfree86_url(DRIVER, "amd64"), tesla_url(DRIVER, "amd64"))
+
+
 def chosen(*required: str) -> Chosen:
     return Chosen(version=DRIVER.text, sources={"amd64": ("data-centre",)}, required=required, reason="a test")  # type: ignore[arg-type]
 

@@ -5,6 +5,7 @@ Synthetic archives in the vendor's layout; what the layout is known from stands 
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import io
 import json
@@ -14,11 +15,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline import pin, redist, trees
-from pipeline.errors import IntegrityError, NotFoundError
+from pipeline import lock, pin, redist, trees
+from pipeline.errors import BadFileError, IntegrityError, NotFoundError
 from pipeline.means import Means, Unpinned
 from pipeline.pinned import Arch, Driver
 from pipeline.unpacking import to_tar
+from pipeline.update_coreos import Notes
+from pipeline.update_nvidia import Choice, Reading
 from pipeline.upstream.nvidia_files import (
     REDIST,
     REDIST_OF_DRIVERS,
@@ -29,7 +32,7 @@ from pipeline.upstream.nvidia_files import (
     tesla_url,
     xfree86_url,
 )
-from pipeline.upstream.nvidia_policy import Chosen, Source
+from pipeline.upstream.nvidia_policy import Chosen, Drivers, Source, of_redist
 from pipeline.versions import DriverVersion
 from tests import samples
 from tests.signed_archive import Key
@@ -147,6 +150,22 @@ def test_where_no_site_has_the_run_file_the_redist_archive_is_the_next_source(ve
         pin.driver(chosen("data-centre", "redist"), "amd64", means(vendor, manifest(data)))
 
 
+def test_an_update_says_which_driver_has_no_fabric_manager(vendor: Vendor) -> None:
+    data = archive(name_of(driver_at()), DRIVER)
+    vendor.files[driver_at()] = data
+    said = manifest(data)
+    reading = Reading(redists=[parse_redist(said, redist_manifest_url("12.9.1"))])
+    reading.listed = [of_redist(reading.redists[0])]
+    policy = Drivers(
+        branches=("575",), reasons={"575": "a test of it"}, sources=("redist",), arches=("amd64",), fabric_manager=True
+    )
+    choice = Choice(policy, reading, lock.empty(), datetime.date(2026, 11, 24), others=[], accept_fewer=False)
+    notes = Notes()
+    made = choice.lock(lock.empty(), vendor.means(), notes)
+    assert [(d.version, d.source) for d in made.drivers] == [(V, "redist")]
+    assert f"nvidia {V}/amd64: no Fabric Manager of that version: not for NVSwitch" in notes.reports
+
+
 def test_a_server_of_arm64_is_called_sbsa(vendor: Vendor) -> None:
     url = f"{REDIST}/nvidia_driver/linux-sbsa/nvidia_driver-linux-sbsa-{V}-archive.tar.xz"
     assert url == driver_at("arm64")
@@ -254,18 +273,15 @@ def test_the_fabric_manager_lies_where_nvidia_driver_looks_for_it(tmp_path: Path
 def test_an_image_with_the_fabric_manager_says_so_and_has_another_recipe() -> None:
     url = fabric_urls(DriverVersion("535.261.03"), "amd64")[0]
     manager = samples.vendor_file(url, "535.261.03")
-    lock = samples.vendor_lock("rpms")
-    with_it = msgspec.structs.replace(lock, drivers=(samples.run_driver(fabric=(manager,)),))
-    (plain,), (fabric,) = samples.plan(lock).pairs, samples.plan(with_it).pairs
+    without = samples.vendor_lock("rpms")
+    with_it = msgspec.structs.replace(without, drivers=(samples.run_driver(fabric=(manager,)),))
+    (plain,), (fabric,) = samples.plan(without).pairs, samples.plan(with_it).pairs
     assert 'io.coreos-nvidia.fabric-manager="535.261.03"' in fabric.rendered.text
     assert "fabric-manager" not in plain.rendered.text
     assert plain.recipe != fabric.recipe
 
 
 def test_a_lock_does_not_pair_the_fabric_manager_with_debians_packages() -> None:
-    from pipeline import lock
-    from pipeline.errors import BadFileError
-
     manager = samples.vendor_file(fabric_urls(DriverVersion("535.261.03"), "amd64")[0], "535.261.03")
     with pytest.raises(BadFileError, match=r"its Fabric Manager is not - at `\$\.drivers\[0\]\.fabric`"):
         lock.parse(lock.dump(samples.a_lock(drivers=(samples.driver(fabric=(manager,)),))))

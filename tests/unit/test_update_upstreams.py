@@ -653,3 +653,27 @@ def test_a_pending_entry_with_an_odd_value_is_a_lock_error(wrong: tuple[str, str
     assert spoilt != data.decode()
     with pytest.raises(BadFileError, match=r"at `\$.pending"):
         lock.parse(spoilt.encode())
+
+
+def test_the_consumer_sites_one_driver_is_a_choice_where_a_policy_names_that_source(world: World) -> None:
+    world.policy = """
+    [flatcar]
+    [nvidia]
+    sources = ["consumer"]
+    branches = ["550"]
+    reasons = {550 = "what desktops get"}
+    """
+    held = world.first()
+    listed = [(d.version, d.arch, d.sources) for d in held.pending_drivers]
+    assert listed == [("550.120", "amd64", ("consumer",)), ("550.120", "arm64", ("consumer",))]
+    world.server.says(path_of(nvidia_feeds.latest_url("amd64")), status(500))
+    world.server.says(path_of(nvidia_feeds.latest_url("arm64")), status(500))
+    silent = world.update(held)
+    assert [line for line in silent.problems if "the drivers chosen before are kept" in line]
+    assert [d.version for d in silent.lock.pending_drivers] == ["550.120", "550.120"]
+
+
+def test_drivers_for_an_os_that_nobody_knows_are_refused(world: World) -> None:
+    world.policy = '[nvidia]\nos = ["windows"]\n'
+    with pytest.raises(BadFileError, match=r"`\$\.nvidia\.os`: no OS 'windows'"):
+        world.update()
