@@ -15,7 +15,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -35,8 +35,10 @@ from tests.registry_process import running_registry
 
 _PROBES: Final = "COPY --from=probes /build/nvidia/conftest/ /build/nvidia/conftest/\n"
 _MAKE: Final = re.compile(r"^RUN set -eu; (make -C /build/nvidia .* modules); \\$", re.MULTILINE)
-_ANSWERS: Final = "find /build/nvidia/conftest -name '*.h' | LC_ALL=C sort | xargs cat | sha256sum | cut -c1-16"
-_SAID: Final = re.compile(r"^bench: (\S+) (\S+)")
+_ANSWERS: Final = "(cd /build/nvidia/conftest && find . -name '*.h' -exec sha256sum {} + | sed 's/^/bench: WHOSE /')"
+"""One line an answer: NVIDIA's probes write a file each."""
+_SECONDS: Final = re.compile(r"^bench: seconds ([0-9]+)")
+_ANSWER: Final = re.compile(r"^bench: (own|shared) ([0-9a-f]{64})  \./(\S+)")
 
 
 class _Recorder(Progress):
@@ -54,15 +56,43 @@ class _Recorder(Progress):
 
 
 @dataclass(frozen=True)
+class Answers:
+    """A kind's own probes against the shared ones: how many answer the same, and the names of the others."""
+
+    same: int
+    different: tuple[str, ...] = ()
+    own_alone: tuple[str, ...] = ()
+    shared_alone: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        said = [f"{self.same} the same"]
+        names = {
+            "DIFFERENT": self.different,
+            "ASKED BY IT ALONE": self.own_alone,
+            "asked by the shared ones alone, for another kind's patch": self.shared_alone,
+        }
+        said += [f"{len(some)} {what} ({', '.join(some)})" for what, some in names.items() if some]
+        return ", ".join(said)
+
+
+def compared(own: Mapping[str, str], shared: Mapping[str, str]) -> Answers:
+    """Two sets of answers, each the name of a file and its digest, file by file."""
+    both = own.keys() & shared.keys()
+    different = tuple(sorted(name for name in both if own[name] != shared[name]))
+    alone = tuple(sorted(own.keys() - both)), tuple(sorted(shared.keys() - both))
+    return Answers(len(both) - len(different), different, *alone)
+
+
+@dataclass(frozen=True)
 class Figures:
-    """Seconds of the whole pair, of its steps, of bare make a kind; whether the shared probes' answers are make's own."""
+    """Seconds of the whole pair, of its steps, of bare make a kind; how each kind's own probes compare with the shared ones."""
 
     pair: str
     outcome: str
     whole: float
     steps: tuple[tuple[str, float], ...]
     bare: dict[str, float]
-    same_answers: dict[str, bool]
+    answers: dict[str, Answers]
 
     @property
     def ratio(self) -> float:
@@ -100,11 +130,11 @@ def bare_text(pair: Pair) -> str:
     """
     text = pair.rendered.text
     probes, first = text.count(_PROBES), text.find("FROM kernel AS", text.find("AS probes"))
-    asked = f"FROM probes AS answers\nRUN echo; echo bench: shared $({_ANSWERS})\n\n"
+    asked = f"FROM probes AS answers\nRUN echo; {_ANSWERS.replace('WHOSE', 'shared')}\n\n"
     text, makes = _MAKE.subn(
         lambda found: (
             f"RUN set -eu; begin=$(date +%s%N); {found[1]}; end=$(date +%s%N); echo; "
-            f"echo bench: seconds $((end - begin)); echo bench: own $({_ANSWERS}); \\"
+            f"echo bench: seconds $((end - begin)); {_ANSWERS.replace('WHOSE', 'own')}; \\"
         ),
         (text[:first] + asked + text[first:]).replace(_PROBES, ""),
     )
@@ -113,22 +143,24 @@ def bare_text(pair: Pair) -> str:
     return text
 
 
-def bare(pair: Pair, space: Workspace, place: Path) -> tuple[dict[str, float], dict[str, str]]:
-    """Seconds of make for each kind, and a digest of its probes' answers; under ``shared`` that of the pipeline's probes."""
+def bare(pair: Pair, space: Workspace, place: Path) -> tuple[dict[str, float], dict[str, Answers]]:
+    """Seconds of make for each kind, and how its probes' answers compare with those of the pipeline's probes."""
     rendered = replace(pair.rendered, name="bare", text=bare_text(pair))
     write(rendered, place, lambda line: space.progress.note("", line))
     context = lay(rendered, place, space.inputs)
     engine = space.shop.engine
     seconds: dict[str, float] = {}
-    answers: dict[str, str] = {}
+    answers: dict[str, Answers] = {}
+    shared: dict[str, str] = {}
     for kind in build_order(pair.driver, pair.kinds):
         lines: list[str] = []
         jobs = {"JOBS": str(space.shop.jobs)}
         engine.build(context, tag=f"driver-bench:{kind}", target=kind, log=lines.append, args=jobs)
         engine.remove(f"driver-bench:{kind}")
-        said = {found[1]: found[2] for line in lines if (found := _SAID.match(line))}
-        seconds[kind], answers[kind] = int(said["seconds"]) / 1e9, said["own"]
-        answers.setdefault("shared", said.get("shared", ""))
+        seconds[kind] = next(int(found[1]) / 1e9 for line in lines if (found := _SECONDS.match(line)))
+        said = [found for line in lines if (found := _ANSWER.match(line))]
+        shared |= {name: digest for whose, digest, name in map(re.Match.groups, said) if whose == "shared"}  # once: then cached
+        answers[kind] = compared({name: digest for whose, digest, name in map(re.Match.groups, said) if whose == "own"}, shared)
     return seconds, answers
 
 
@@ -147,8 +179,7 @@ def measure(registry: str, kinds: Sequence[str], modules: Sequence[str], pattern
     steps = tuple((text, seconds) for name, text, seconds in recorder.steps if name == pair.id)
     with tempfile.TemporaryDirectory(prefix=".bench.", dir=ROOT / "build") as place:
         seconds, answers = bare(pair, space, Path(place))
-    same: dict[str, bool] = {kind: answers[kind] == answers["shared"] for kind in pair.kinds}
-    return Figures(pair.id, entry.outcome, whole, steps, seconds, same)
+    return Figures(pair.id, entry.outcome, whole, steps, seconds, answers)
 
 
 def report(figures: Figures) -> str:
@@ -163,8 +194,7 @@ def report(figures: Figures) -> str:
         f"| the whole pair | {figures.whole:.1f} | {figures.ratio:.2f} |",
     ]
     lines += ["", f"The pair over bare make: {figures.ratio:.2f} (goal 1.10). Its compiling alone: {figures.compiling:.2f}."]
-    for kind, same in figures.same_answers.items():
-        lines.append(f"Shared probes answer as {kind}'s own: {'yes' if same else 'NO'}.")
+    lines += [f"Answers of {kind}'s own probes, held against the shared ones: {told}." for kind, told in figures.answers.items()]
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -53,11 +54,35 @@ def test_the_templates_still_are_what_the_benchmark_of_builds_takes_apart() -> N
 
 def test_figures_of_a_build_are_told_as_ratios_of_bare_make() -> None:
     steps = (("compiled open modules", 90.0), ("assembled", 5.0))
-    figures = build.Figures("debian/amd64:6.1.0-47", "built", 110.0, steps, {"open": 100.0}, {"open": True})
+    figures = build.Figures("debian/amd64:6.1.0-47", "built", 110.0, steps, {"open": 100.0}, {"open": build.Answers(280)})
     told = build.report(figures)
     assert "1.10 (goal 1.10)" in told
     assert "compiling alone: 0.90" in told
     assert "| the rest | 15.0 | 0.15 |" in told
+    assert "Answers of open's own probes, held against the shared ones: 280 the same." in told
+
+
+def test_answers_of_probes_are_compared_file_by_file() -> None:
+    own = {"a.h": "1", "b.h": "2", "c.h": "3"}
+    assert str(build.compared(own, own)) == "3 the same"
+    assert str(build.compared(own, {**own, "patch.h": "4"})) == (
+        "3 the same, 1 asked by the shared ones alone, for another kind's patch (patch.h)"
+    )
+    assert str(build.compared(own, {"a.h": "1", "b.h": "9"})) == "1 the same, 1 DIFFERENT (b.h), 1 ASKED BY IT ALONE (c.h)"
+
+
+def test_the_shell_that_tells_answers_gives_a_line_a_file(tmp_path: Path) -> None:
+    (tmp_path / "compile-tests").mkdir()
+    (tmp_path / "compile-tests/one.h").write_text("#define ONE\n")
+    (tmp_path / "two.h").write_text("#undef TWO\n")
+    (tmp_path / "log.txt").write_text("no answer\n")
+    script = build._ANSWERS.replace("/build/nvidia/conftest", str(tmp_path)).replace("WHOSE", "own")
+    said = subprocess.run(["sh", "-euc", script], check=True, capture_output=True, text=True).stdout.splitlines()
+    found = {match[3]: match[2] for line in said if (match := build._ANSWER.match(line))}
+    assert found == {
+        "compile-tests/one.h": hashlib.sha256(b"#define ONE\n").hexdigest(),
+        "two.h": hashlib.sha256(b"#undef TWO\n").hexdigest(),
+    }
 
 
 def test_seconds_of_a_unit_are_those_of_systemd_and_only_where_it_ended_as_it_does_without_a_gpu() -> None:
