@@ -98,8 +98,6 @@ class Index(Struct, frozen=True, kw_only=True):
 
 
 _decoder: Final = msgspec.json.Decoder(Index)
-_MAYBE: Final = re.compile(rb"[\\\x7f]|\xc2[\x80-\x9f]|\xe2[\x80\x81]|\xef\xbb")
-"""In a document without one of these bytes no text can hold what ``LINE`` forbids."""
 _plain: Final = re.compile(LINE)
 
 
@@ -112,7 +110,8 @@ def parse(data: bytes, name: str) -> Index:
     gc.disable()  # thousands of entries: the collector would go over them again and again, and take half of the time
     try:
         index = _decoder.decode(data)
-        if _MAYBE.search(data) and not all(map(_is_plain, index.pairs)):
+        suspect = not data.isascii() or b"\\" in data or b"\x7f" in data  # else no text can hold what LINE forbids
+        if suspect and not all(map(_is_plain, index.pairs)):
             raise ValueError("a text in it holds control characters")
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UpstreamDataError(f"{name} is not an index: {error}", hint="it is rebuilt from the registry's tags") from error
