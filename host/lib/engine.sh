@@ -92,7 +92,7 @@ in_image() {
     image=$1 seconds=$2
     shift 2
     limited 60 "$ENGINE" rm -f nvidia-driver-host > /dev/null 2>&1 || :
-    mkdir -p "$STATE" "$ROOT/var/lib/nvidia-docker" "$ROOT/run/cdi" "$ROOT/run/nvidia-persistenced"
+    mkdir -p "$STATE" "$ROOT/var/lib/nvidia-docker" "$ROOT/run/cdi" "$ROOT/run/nvidia-persistenced" "$ROOT/run/nvidia-fabricmanager"
     handed=''
     for name in $HANDED; do
         eval "[ -z \"\$$name\" ] || export $name"
@@ -106,6 +106,7 @@ in_image() {
         --device-cgroup-rule 'c *:* rwm' --volume /:/host:ro --volume /sys:/sys --volume /dev:/dev \
         --volume "$STATE:/host/var/lib/nvidia-driver" --volume "$ROOT/var/lib/nvidia-docker:/host/var/lib/nvidia-docker" \
         --volume "$ROOT/run/cdi:/run/cdi" --volume "$ROOT/run/nvidia-persistenced:/run/nvidia-persistenced" \
+        --volume "$ROOT/run/nvidia-fabricmanager:/run/nvidia-fabricmanager" \
         --env HOST_ROOT=/host $handed "$image" "$@" > "$SCRATCH/said" 2>&1 || status=$?
     sed 's/^/  /' "$SCRATCH/said" >&2
     REASON=$(grep -v '^[[:space:]]*$' "$SCRATCH/said" | tail -n 1 | sed 's/^nvidia-driver: //' | cut -c 1-600)

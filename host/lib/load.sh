@@ -114,12 +114,36 @@ load_image() {
     esac
     [ "$ran" = 0 ] || warn "the volume nvidia_driver_$VERSION is not filled: $REASON"
     label_volume
-    in_image "$IMAGE" 300 load || return $?
+    # The Fabric Manager must outlive the container that loads: where the volume holds it, it runs on the host.
+    fabric=''
+    if has_switch && [ "${NVIDIA_FABRICMANAGER:-image}" = image ] && [ -x "$ROOT$VOLUMES/$VERSION/host-bin/nv-fabricmanager" ]; then
+        fabric=1 NVIDIA_FABRICMANAGER=host
+    fi
+    ran=0
+    in_image "$IMAGE" 300 load || ran=$?
+    [ -z "$fabric" ] || NVIDIA_FABRICMANAGER=image
+    [ "$ran" = 0 ] || return "$ran"
+    [ -z "$fabric" ] || start_fabric || return $?
     keep "$(good_file "$KERNEL")" "$PIN $HOW $VERSION $TAG"
     keep "$STATE/last-good" "$VERSION $PIN"
     offer
     outcome 0 "$VERSION is loaded"
     say "driver $VERSION is loaded on $KERNEL ($PIN)"
+}
+
+no_fabric() { REASON="the driver is loaded, and NVSwitch needs the Fabric Manager, which did not start: $1" && say "$REASON"; }
+
+# start_fabric: the Fabric Manager of VERSION as a service of its own, with topologies and C library of the volume; 18 and REASON.
+start_fabric() {
+    ! limited 30 systemctl is-active --quiet nvidia-fabricmanager.service 2> /dev/null || { say "the Fabric Manager runs already"; return 0; }
+    share=$VOLUMES/$VERSION/share/nvidia/nvswitch
+    mkdir -p "$ROOT/run/nvidia-fabricmanager" "$NOW"
+    sed -e "s|^TOPOLOGY_FILE_PATH=.*|TOPOLOGY_FILE_PATH=$share|" -e 's|^DAEMONIZE=.*|DAEMONIZE=0|' "$ROOT$share/fabricmanager.cfg" > "$NOW/fabricmanager.cfg" ||
+        { no_fabric "its settings $share/fabricmanager.cfg cannot be read"; return 18; }
+    limited 120 systemd-run --quiet --collect --unit=nvidia-fabricmanager --property=Restart=on-failure --property=RestartSec=10 \
+        "$VOLUMES/$VERSION/host-bin/nv-fabricmanager" -c "${NOW#"$ROOT"}/fabricmanager.cfg" > "$SCRATCH/fabric" 2>&1 ||
+        { no_fabric "$(tail -n 1 "$SCRATCH/fabric")"; return 18; }
+    say "started the Fabric Manager of $VERSION (nvidia-fabricmanager.service)"
 }
 
 # label_volume: containers may read what has this type; the volume's files come from a container without one.

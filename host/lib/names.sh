@@ -38,17 +38,20 @@ older() {
         for (i = 1; i <= n || i <= m; i++) { if (x[i] + 0 < y[i] + 0) exit 0; if (x[i] + 0 > y[i] + 0) exit 1 } exit 1 }'
 }
 
-# has_gpu: a display function of NVIDIA on the PCI bus, or a trial without one.
-has_gpu() {
-    [ "$NVIDIA_DRIVER_TRY" != 1 ] || return 0
+# has_nvidia CLASS: a function of NVIDIA on the PCI bus whose class begins so.
+has_nvidia() {
     for function in "$ROOT"/sys/bus/pci/devices/*; do
         first_line "$function/vendor"
         [ "$LINE" = 0x10de ] || continue
         first_line "$function/class"
-        case $LINE in 0x03*) return 0 ;; esac
+        case $LINE in "$1"*) return 0 ;; esac
     done
     return 1
 }
+
+# has_gpu: a display function, or a trial without one. has_switch: an NVSwitch, which is a bridge.
+has_gpu() { [ "$NVIDIA_DRIVER_TRY" = 1 ] || has_nvidia 0x03; }
+has_switch() { has_nvidia 0x0680; }
 
 loaded_version() {
     first_line "$ROOT/sys/module/nvidia/version"

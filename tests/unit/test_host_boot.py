@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.host_machine import KERNEL, NEXT, OLD, REPOSITORY, SHELLS, A, B, Host, host_of, make_key
+from tests.host_machine import KERNEL, NEXT, NOTED, OLD, REPOSITORY, SHELLS, A, B, Host, host_of, make_key
 
 
 @pytest.fixture(params=sorted(SHELLS))
@@ -450,3 +450,49 @@ def test_wrong_use_has_its_own_status_and_help_names_every_command(host: Host) -
     host.run("help")
     for word in ("boot", "unload", "prefetch", "switch", "status", "may-reboot", "prune", "fleetlock", "check", "uninstall"):
         assert f"nvidia-driver-host {word}" in host.out
+
+
+# NVSwitch
+
+
+def switch(host: Host, driver: str = A) -> None:
+    """An NVSwitch, and a volume that holds the Fabric Manager of ``driver``."""
+    host.write("sys/bus/pci/devices/0000:00:08.0/vendor", "0x10de")
+    host.write("sys/bus/pci/devices/0000:00:08.0/class", "0x068000")
+    volume = f"var/lib/nvidia-docker/volumes/nvidia_driver/{driver}"
+    host.write(f"{volume}/host-bin/nv-fabricmanager", "#!/bin/sh").chmod(0o755)
+    host.write(
+        f"{volume}/share/nvidia/nvswitch/fabricmanager.cfg", "DAEMONIZE=1\nTOPOLOGY_FILE_PATH=/usr/share/nvidia/nvswitch\nX=1"
+    )
+    host.program("systemd-run", NOTED)
+
+
+def test_the_fabric_manager_of_the_image_runs_on_the_host_after_the_modules_are_in(host: Host) -> None:
+    switch(host)
+    assert f"started the Fabric Manager of {A}" in host.run("boot")
+    assert f"run {A} load NVIDIA_FABRICMANAGER" in host.log("run"), "the loader is told that it runs elsewhere"
+    (line,) = host.log("systemd-run")
+    assert "--unit=nvidia-fabricmanager" in line
+    assert line.endswith(f"/{A}/host-bin/nv-fabricmanager -c /run/nvidia-driver/fabricmanager.cfg")
+    share = f"/var/lib/nvidia-docker/volumes/nvidia_driver/{A}/share/nvidia/nvswitch"
+    assert host.read("run/nvidia-driver/fabricmanager.cfg").splitlines() == ["DAEMONIZE=0", f"TOPOLOGY_FILE_PATH={share}", "X=1"]
+
+
+def test_a_fabric_manager_that_the_administrator_runs_is_left_to_him(host: Host) -> None:
+    switch(host)
+    host.settings(NVIDIA_FABRICMANAGER="host")
+    host.run("boot")
+    assert host.log("systemd-run") == []
+
+
+def test_a_fabric_manager_that_does_not_start_has_its_own_status(host: Host) -> None:
+    switch(host)
+    host.program("systemd-run", "echo 'Failed to start transient service unit' >&2; exit 1")
+    assert "needs the Fabric Manager, which did not start: Failed to start transient service unit" in host.run("boot", status=18)
+
+
+def test_where_the_image_does_not_carry_it_the_loader_says_so(host: Host) -> None:
+    switch(host, B)
+    host.answers(host.a, "load", 18, "NVSwitch at 0000:00:08.0 needs the Fabric Manager")
+    assert "needs the Fabric Manager" in host.run("boot", status=18)
+    assert host.log("systemd-run") == []
