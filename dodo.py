@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline import tasks
+from pipeline.commands.faults import Faults
 from pipeline.commands.plain import or_exit, state_file
 from pipeline.workspace import here
 
@@ -24,7 +25,7 @@ DOIT_CONFIG = {
     "backend": "sqlite3",
     "par_type": "thread",
     "verbosity": 2,
-    "reporter": "zero",
+    "reporter": Faults,
 }
 
 

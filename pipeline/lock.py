@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from . import family_names
+from .dates import epoch_of
 from .errors import BadFileError, DiskError, PipelineError
 from .pinned import FILE_NAME, File, Kernel, Lock
 from .twins import refuse_twins
@@ -82,7 +83,14 @@ def check(lock: Lock, name: str, *, local: bool = False) -> None:
         once("kernels", (f"kernel {k.key} headers {k.headers_digest[:12]}" for k in lock.kernels))
     once("pending", (f"pending {p.os}/{p.arch}:{p.kernel or p.reason}" for p in lock.pending))
     once("pending_drivers", (f"pending driver {d.version} {d.arch}" for d in lock.pending_drivers))
+    for where, date in _dates(lock):
+        try:
+            epoch_of(date)
+        except ValueError as error:
+            raise bad(where, f"there is no {date}") from error
     for group, place, part, files in _walk(lock):
+        if len({file.name for file in files}) < len(files):  # one package of two architectures is two files
+            once(f"{group}[{place}].{part}", (f"{file.name} ({_machine(file)})" for file in files))
         for number, file in enumerate(files):
             if file.local is not None and not local:
                 what = f"{file.name} is a file of one machine, which no other has"
@@ -180,6 +188,21 @@ def _walk(lock: Lock) -> Iterator[tuple[str, int, str, tuple[File, ...]]]:
     for n, kernel in enumerate(lock.kernels):
         yield "kernels", n, "headers", kernel.headers
         yield "kernels", n, "image", kernel.image
+
+
+def _dates(lock: Lock) -> Iterator[tuple[str, str]]:
+    """Every date once, with the place of the first entry that has it."""
+    places: dict[str, str] = {}
+    for group in ("bases", "toolchains", "drivers", "kernels"):
+        for number, entry in enumerate(getattr(lock, group)):
+            if entry.date not in places:
+                places[entry.date] = f"{group}[{number}].date"
+    return ((place, date) for date, place in places.items())
+
+
+def _machine(file: File) -> str:
+    """``amd64.deb`` of a Debian package's file, what else ends a file's name."""
+    return file.file_name.rpartition("_")[2] if file.path or file.urls else file.name
 
 
 def qualified_tags(kernel: Kernel, driver: str) -> list[str]:

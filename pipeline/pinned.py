@@ -48,7 +48,7 @@ class File(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, 
     name: Name
     version: Version
     sha256: Sha256
-    size: Annotated[int, Meta(gt=0)]
+    size: Annotated[int, Meta(gt=0, le=1 << 50)]
     trust: Trust
     archive: Name | None = None
     path: RelativePath | None = None
@@ -68,7 +68,7 @@ class Base(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, 
 
     arch: Arch
     date: Date
-    packages: tuple[File, ...]
+    packages: Annotated[tuple[File, ...], Meta(min_length=1)]
 
 
 class BaseImage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):

@@ -123,7 +123,7 @@ def _natural(text: str) -> Order:
     return tuple((1, int(c), "") if c.isdigit() else (0, 0, c) for c in _CHUNK.findall(text))
 
 
-_RANGE = re.compile(r"(>=|<=|==|<|>)?\s*([0-9][0-9A-Za-z.+~-]*)")
+_RANGE = re.compile(r"(>=|<=|==|<|>)?\s*([0-9][0-9A-Za-z.+~-]{0,99})")
 
 
 @lru_cache(maxsize=8192)
@@ -151,8 +151,9 @@ class VersionRange:
     def __post_init__(self) -> None:
         for part in re.split("[,|]", self.text):
             if not _RANGE.fullmatch(part.strip()):
+                shown = self.text if len(self.text) <= 200 else f"{self.text[:200]}…"
                 raise UpstreamDataError(
-                    f"'{self.text}' is not a version range", hint="it looks like '>=6.1.192, <6.2 | >=6.6.9' or '535'"
+                    f"'{shown}' is not a version range", hint="it looks like '>=6.1.192, <6.2 | >=6.6.9' or '535'"
                 )
 
     @cached_property

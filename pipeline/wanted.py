@@ -36,7 +36,7 @@ class Settings(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
     registry: str = "localhost:5000"
     docker_host: str = ""
     mirrors: str = ""
-    source_date_epoch: int = 0
+    source_date_epoch: Annotated[int, Meta(ge=0, lt=10**11)] = 0
     max_unpacked: Annotated[int, Meta(ge=1 << 20)] = MAX_UNPACKED
     source_url: Annotated[str, Meta(pattern=r"^https://[A-Za-z0-9._~:/?#@%&=+-]+\Z")] = (
         "https://github.com/Avalanche-io/coreos-nvidia"

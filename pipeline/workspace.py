@@ -183,10 +183,12 @@ class Workspace:
                 handle.seek(0)
                 holder = handle.read().strip() or "?"
                 raise Busy(f"another run (process {holder}) works in {self.root}", hint="wait for it, or end it") from error
-            handle.truncate(0)
-            handle.write(f"{os.getpid()}\n")
-            handle.flush()
             self._sweep()
+            try:
+                os.truncate(handle.fileno(), 0)
+                os.write(handle.fileno(), f"{os.getpid()}\n".encode())
+            except OSError as error:
+                raise DiskError(f"{place}: {error.strerror}", hint="free some disk space, or mend its rights") from error
             yield
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from doit.cmd_base import Command
 from doit.cmdparse import CmdParseError
+from doit.dependency import DatabaseException
 from doit.exceptions import InvalidCommand, InvalidDodoFile, InvalidTask
 
 from ..errors import DiskError, PipelineError, UsageError
@@ -18,6 +19,7 @@ from ..workspace import Workspace, here
 INTERRUPTED: Final = 130
 """Exit status after Ctrl-C, as shells give it: 128 and the signal's number."""
 UNKNOWN_HINT: Final = "'doit help' names the commands, 'doit list --all' the tasks"
+DATABASE: Final = Path("build/doit.db")
 JSON: Final = {"name": "json", "short": "", "long": "json", "type": bool, "default": False}
 
 
@@ -63,6 +65,10 @@ class Strict:
             unknown = getattr(error, "not_found", None)
             what = f"'{unknown}' is neither a command nor a task" if unknown else str(error).rstrip(".")
             return complain(UsageError(what, hint=UNKNOWN_HINT))
+        except DatabaseException as error:
+            what = str(error).rpartition("Original error: ")[2].strip()
+            hint = "free some disk space; if that is not it, delete the file: the registry holds all that counts"
+            return complain(DiskError(f"{DATABASE}: {what}", hint=hint))
         except PipelineError as error:
             return complain(error)
         except KeyboardInterrupt:  # doit lets it through to Python, which prints where in the program it came
@@ -72,7 +78,7 @@ class Strict:
 
 def state_file() -> str:
     """Where doit keeps its state, in a folder that is there: sqlite makes the file alone."""
-    place = Path("build/doit.db")
+    place = DATABASE
     try:
         place.parent.mkdir(exist_ok=True)
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -160,6 +161,18 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(
     assert "Traceback" not in ran.out
     assert not list(build.rglob("*.tar"))
     assert not [tag for tag in bare.space().registry.tags() if tag.startswith(("r-", "failed-", KERNEL))]
+
+
+@pytest.mark.parametrize("words", [["list"], ["info", "image"], ["render"], [f"image:{PAIR}"], ["fetch"], ["page"]])
+def test_a_disk_with_no_byte_left_is_one_line_of_every_command(
+    bare: Checkout, small_disk: Callable[[str], Path], words: list[str]
+) -> None:
+    build = small_disk("300k")
+    with contextlib.suppress(OSError):
+        (build / "filler").write_bytes(bytes(1 << 20))
+    ran = bare.doit(*words).ended(2)
+    assert "Traceback" not in ran.err
+    assert re.search("No space left on device|disk is full", ran.err.splitlines()[-1])
 
 
 def edited(change: Callable[[dict[str, object]], object]) -> Callable[[str], str]:

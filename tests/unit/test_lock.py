@@ -108,6 +108,36 @@ def test_two_entries_for_one_thing_are_refused() -> None:
     assert "two entries for debian-12" in refusal(lambda d: d["toolchains"].append(d["toolchains"][0]))
 
 
+@pytest.mark.parametrize(
+    ("group", "part"), [("bases", "packages"), ("toolchains", "packages"), ("kernels", "headers"), ("drivers", "userspace")]
+)
+def test_a_package_that_stands_twice_is_refused_whatever_its_hash(group: str, part: str) -> None:
+    def twice(held: Document) -> None:
+        files = held[group][0][part]
+        files.append({**files[0], "sha256": "0" * 64})
+
+    assert f"two entries for {document()[group][0][part][0]['name']}" in refusal(twice)
+
+
+def test_one_package_of_two_architectures_is_two_files() -> None:
+    held = document()
+    headers = held["kernels"][0]["headers"]
+    headers.append({**headers[0], "path": headers[0]["path"].replace("_amd64.deb", "_arm64.deb"), "sha256": "0" * 64})
+    assert headers[0]["path"] != headers[-1]["path"]
+    assert len(lock.parse(json.dumps(held).encode()).kernels[0].headers) == len(headers)
+
+
+def test_a_day_that_no_calendar_has_is_refused() -> None:
+    assert "there is no 2026-02-31T00:00:00Z - at `$.kernels[0].date`" in refusal(
+        edit_first_kernel("date", "2026-02-31T00:00:00Z")
+    )
+
+
+def test_a_size_that_no_file_has_and_a_base_of_nothing_are_refused() -> None:
+    assert "$.kernels[0].headers[0].size" in refusal(lambda d: d["kernels"][0]["headers"][0].update(size=10**30))
+    assert "$.bases[0].packages" in refusal(lambda d: d["bases"][0].update(packages=[]))
+
+
 def test_two_kernels_that_would_share_a_tag_are_refused() -> None:
     def twins(held: Document) -> None:
         held["kernels"][0]["kernel"] = "6.1.0+a"
