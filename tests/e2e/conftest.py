@@ -153,8 +153,9 @@ def full_image(registry: Place, full_index: dict[str, Any]) -> str:
 @pytest.fixture(scope="session")
 def whole_base(whole: Whole) -> str:
     """The runtime base by itself: a shell and a C library, and nothing of NVIDIA's."""
-    (tag,) = [tag for tag in whole.checkout.space().registry.tags() if tag.startswith("base-")]
-    return f"{whole.registry.address}/driver:{tag}"
+    space = whole.checkout.space()
+    recipe = space.plan.renderer.base(space.lock.base("amd64")).recipe
+    return f"{whole.registry.address}/driver:base-{recipe[:16]}"
 
 
 @pytest.fixture(scope="session")
