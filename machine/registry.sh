@@ -8,8 +8,9 @@ REGISTRY_LOG=$REGISTRY_DATA/log
 registry_pid() { pid_of "$REGISTRY_DATA/pid" "$REGISTRY_CONFIG"; }
 
 registry_config() {
+    local data=$REGISTRY_DATA/data
     printf '%s\n' 'version: 0.1' 'log: {level: warn, accesslog: {disabled: true}}' \
-        "storage: {filesystem: {rootdirectory: '$REGISTRY_DATA/data'}, delete: {enabled: true}}" \
+        "storage: {filesystem: {rootdirectory: '${data//\'/\'\'}'}, delete: {enabled: true}}" \
         "http: {addr: '127.0.0.1:$1'}"
 }
 

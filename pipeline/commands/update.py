@@ -105,9 +105,7 @@ class Update(Plain):
             print(f"doit: {broken}; it is written anew from the upstreams", file=sys.stderr)
         for problem in result.problems:
             print(f"doit: {problem}", file=sys.stderr)
-        written = not params["dry_run"] and not (broken and result.problems)
-        if written:
-            lock.write(path, data)
+        written = not params["dry_run"] and not (broken and result.problems) and lock.write(path, data)
         if params["json"]:
             print(msgspec.json.encode({**result.json, "requests": space.fetcher.requests, "written": written}).decode())
         else:

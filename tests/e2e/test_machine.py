@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from tests.registry_process import running_registry
 
@@ -224,3 +225,10 @@ def test_down_with_another_word_is_wrong_use(checkout: Checkout, words: tuple[st
     status, _, err = checkout.doit(*words)
     assert status == 3
     assert one_line(err) == "doit.sh: down takes --purge or nothing\n"
+
+
+def test_a_checkout_in_a_folder_with_an_apostrophe_has_a_registry_all_the_same() -> None:
+    words = '. "$1/machine/registry.sh"; registry_config 5000'
+    environ = {**os.environ, "ROOT": "/srv/it's a clone"}
+    made = subprocess.run(["bash", "-c", words, "-", ROOT], check=True, capture_output=True, text=True, env=environ).stdout
+    assert YAML(typ="safe").load(made)["storage"]["filesystem"]["rootdirectory"] == "/srv/it's a clone/build/registry/data"

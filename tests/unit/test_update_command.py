@@ -59,6 +59,8 @@ def test_json_is_one_document_with_changes_reports_problems_and_requests(project
     assert (document["pending"], document["pending_drivers"], document["problems"]) == (14, 0, [])
     assert len(document["changes"]) == 14
     assert document["requests"] == 3 + 6 + 2
+    again = json.loads(project.doit("update", "--json").stdout)
+    assert (again["changes"], again["written"]) == ([], False), "the same lock once more: nothing is written"
     dry = json.loads(project.doit("update", "--json", "--dry-run").stdout)
     assert (dry["changes"], dry["written"]) == ([], False)
 
