@@ -496,3 +496,21 @@ def test_where_the_image_does_not_carry_it_the_loader_says_so(host: Host) -> Non
     host.answers(host.a, "load", 18, "NVSwitch at 0000:00:08.0 needs the Fabric Manager")
     assert "needs the Fabric Manager" in host.run("boot", status=18)
     assert host.log("systemd-run") == []
+
+
+# SELinux
+
+
+def test_under_selinux_containers_may_read_the_volume(host: Host) -> None:
+    host.program("selinuxenabled", "exit 0")
+    host.program("chcon", NOTED)
+    host.run("boot")
+    volume = host.root / f"var/lib/nvidia-docker/volumes/nvidia_driver/{A}"
+    assert host.log("chcon") == [f"chcon -R -t container_ro_file_t {volume}"]
+
+
+def test_without_selinux_nothing_is_labelled(host: Host) -> None:
+    host.program("selinuxenabled", "exit 1")
+    host.program("chcon", NOTED)
+    host.run("boot")
+    assert host.log("chcon") == []

@@ -101,6 +101,15 @@ def test_flatcars_own_driver_service_is_masked_and_its_reboots_wait() -> None:
     assert bundle("flatcar", "docker").files[0].path == "/opt/bin/nvidia-driver-host"
 
 
+@pytest.mark.parametrize(
+    ("system", "place"), [("flatcar", "/opt/bin"), ("fedora-coreos", "/usr/local/bin"), ("debian", "/usr/local/bin")]
+)
+def test_nvidia_smi_lies_where_that_os_lets_programs_be_added_and_starts_the_loaded_drivers(system: str, place: str) -> None:
+    (file,) = [file for file in bundle(system, "podman").files if file.path.endswith("/nvidia-smi")]
+    assert (file.path, file.mode) == (f"{place}/nvidia-smi", 0o755)
+    assert "/var/lib/nvidia-driver/current/host-bin/nvidia-smi" in file.text
+
+
 def test_zincati_asks_on_loopback_and_nouveau_is_kept_off_from_the_initramfs_on() -> None:
     made = bundle("fedora-coreos", "podman")
     assert "ListenStream=127.0.0.1:9510" in units(made)["nvidia-driver-fleetlock.socket"].text
