@@ -26,7 +26,8 @@ from .upstream.nvidia_files import (
     tesla_url,
     xfree86_url,
 )
-from .upstream.nvidia_policy import Chosen, Source
+from .upstream.nvidia_policy import Chosen
+from .upstream.nvidia_wishes import Source
 from .userspace import FABRIC_MANAGER
 from .versions import DriverVersion
 

@@ -1,7 +1,7 @@
 """What ``versions.toml`` says of each upstream, read strictly.
 
-The table of each OS family (``[fedora-coreos]``, …) ``[kernel-org]`` and ``[nvidia]``. Apart from ``wanted``, because only
-``doit update`` needs it: a run that builds nothing must not load what reads feeds.
+The table of each OS family (``[fedora-coreos]``, …) ``[kernel-org]`` and ``[nvidia]``. Read by every command, so that a
+mistake in it is an error today and not at the next update; a run that builds nothing must not load what reads feeds for that.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from msgspec import Struct, field
 from . import family_names
 from .errors import BadFileError
 from .pinned import Os
-from .upstream import families
-from .upstream.nvidia_policy import Drivers
-from .upstream.policy import KernelOrg, SourcePolicy
+from .upstream.nvidia_wishes import Drivers
+from .upstream.policy import TABLES, KernelOrg, SourcePolicy
 from .wanted import WANTED_FILE, Wanted
 
 T = TypeVar("T")
@@ -35,7 +34,7 @@ def policies(wanted: Wanted, name: str = str(WANTED_FILE)) -> Policies:
 
     Raises BadFileError with ``name`` and the place of the first thing that is wrong.
     """
-    read = {os: _read(table, families.family(os).policy, os, name) for os, table in wanted.families.items()}
+    read = {os: _read(table, _kind(os), os, name) for os, table in wanted.families.items()}
     nvidia = _read(wanted.nvidia, Drivers, "nvidia", name)
     if nvidia and nvidia.os:
         family_names.check(nvidia.os, f"{name}: `$.nvidia.os`")
@@ -44,6 +43,14 @@ def policies(wanted: Wanted, name: str = str(WANTED_FILE)) -> Policies:
         kernel_org=_read(wanted.kernel_org, KernelOrg, "kernel-org", name),
         nvidia=nvidia,
     )
+
+
+def _kind(os: Os) -> type[SourcePolicy]:
+    if os in TABLES:
+        return TABLES[os]
+    from .upstream import families  # with all that reads that family's feeds
+
+    return families.family(os).policy
 
 
 def _read(table: dict[str, Any] | None, kind: type[T], key: str, name: str) -> T | None:

@@ -22,7 +22,8 @@ from .pinned import Arch, Driver, Kind, Lock, PendingDriver
 from .update_coreos import Notes
 from .upstream import nvidia_feeds as feeds
 from .upstream.nvidia_files import Redist, parse_redist, redist_manifest_url
-from .upstream.nvidia_policy import Chosen, Drivers, Known, Listed, Source, of_data_centre, of_hints, of_redist, select
+from .upstream.nvidia_policy import Chosen, Known, Listed, of_data_centre, of_hints, of_redist, select
+from .upstream.nvidia_wishes import Drivers, Source
 from .upstream.records import Get
 from .versions import DriverVersion
 

@@ -16,6 +16,7 @@ from .errors import DiskError, PipelineError
 from .ledger import Ledger
 from .pinned import Lock
 from .plan import Pair, Plan
+from .policies import policies
 from .progress import Progress
 from .render import Renderer
 from .wanted import Settings, Wanted
@@ -52,14 +53,10 @@ class Workspace:
 
     @cached_property
     def wanted(self) -> Wanted:
-        """``versions.toml``."""
-        return wanted.load(self.root / wanted.WANTED_FILE)
-
-    def check_policies(self) -> None:
-        """Raise BadFileError where the table of a source in ``versions.toml`` is wrong: else only an update would say so."""
-        from .policies import policies
-
-        policies(self.wanted)
+        """``versions.toml``, all of it read: a mistake in a table that only ``doit update`` uses is one for every command."""
+        found = wanted.load(self.root / wanted.WANTED_FILE)
+        policies(found)
+        return found
 
     @cached_property
     def lock(self) -> Lock:

@@ -48,7 +48,6 @@ class Matrix(Plain):
         """Print the line; 0 whatever is missing."""
         if not 1 <= params["jobs"] <= MAX_JOBS or params["per_job"] < 1:
             raise UsageError(f"--jobs takes 1 to {MAX_JOBS}, --pairs-per-job 1 or more", hint="leave them out")
-        space.check_policies()
         only_pairs(args)
         space.retry_failed = params["retry_failed"]
         space.ledger.ask()

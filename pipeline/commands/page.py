@@ -38,7 +38,6 @@ class Page(Plain):
         """Write the page; 0 whatever the outcomes."""
         if args:
             raise UsageError(f"page takes no '{args[0]}'", hint="see 'doit help page'")
-        space.check_policies()
         text = page.page(present(space))
         if params["output"] == "-":
             sys.stdout.write(text)

@@ -53,7 +53,6 @@ class Status(Plain):
         """Print; status 0 whatever the outcomes. With --publish an index that cannot be published is an error."""
         if args:
             raise UsageError(f"status takes no '{args[0]}'", hint="see 'doit help status'")
-        space.check_policies()
         wanted = Filter(**{name: tuple(params[name]) for name in ("os", "kernel", "driver", "outcome")})
         index = _published(space) if params["publish"] else present(space)
         chosen = tuple(entry for entry in index.pairs if wanted.takes(entry))

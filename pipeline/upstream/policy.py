@@ -8,12 +8,13 @@ the vendor's: without one nothing that is signed can be checked, and what depend
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
 from ..errors import UpstreamDataError
-from ..pinned import Arch, Line
+from ..pinned import Arch, Line, Os
 from ..versions import KernelRelease
 
 FlatcarChannel = Annotated[str, Meta(pattern=r"^(stable|beta|alpha|edge|lts(-20[0-9]{2})?)\Z")]
@@ -98,3 +99,11 @@ class ContainerLinux(SourcePolicy, frozen=True, forbid_unknown_fields=True, kw_o
                 KernelRelease(kernel)
             except UpstreamDataError as error:
                 raise ValueError(error.message) from error
+
+
+TABLES: Final[Mapping[Os, type[SourcePolicy]]] = {
+    "container-linux": ContainerLinux,
+    "fedora-coreos": FedoraCoreOS,
+    "flatcar": Flatcar,
+}
+"""The policies above by family, for who reads none of its feeds. A family that is not here is asked for its own."""

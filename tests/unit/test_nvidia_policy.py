@@ -12,17 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.upstream import nvidia_feeds, nvidia_files
-from pipeline.upstream.nvidia_policy import (
-    Drivers,
-    Hold,
-    Known,
-    Listed,
-    Selection,
-    of_data_centre,
-    of_hints,
-    of_redist,
-    select,
-)
+from pipeline.upstream.nvidia_policy import Known, Listed, Selection, of_data_centre, of_hints, of_redist, select
+from pipeline.upstream.nvidia_wishes import Drivers, Hold
 
 RECORDED = Path(__file__).parents[3] / "shared" / "upstream" / "nvidia"
 recorded = pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout")

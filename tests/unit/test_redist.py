@@ -32,7 +32,8 @@ from pipeline.upstream.nvidia_files import (
     tesla_url,
     xfree86_url,
 )
-from pipeline.upstream.nvidia_policy import Chosen, Drivers, Source, of_redist
+from pipeline.upstream.nvidia_policy import Chosen, of_redist
+from pipeline.upstream.nvidia_wishes import Drivers, Source
 from pipeline.versions import DriverVersion
 from tests import samples
 from tests.signed_archive import Key

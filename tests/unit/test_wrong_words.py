@@ -83,12 +83,32 @@ def test_an_escape_code_in_a_reason_is_a_bad_file(file: str, tmp_path: Path) -> 
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["status", "matrix"])
+@pytest.mark.parametrize("command", ["status", "matrix", "page", "prune", "list", "list --all", "render", "fetch", "run"])
 def test_a_mistake_in_the_table_of_a_source_is_a_bad_file_to_who_reads_no_source_too(command: str, tmp_path: Path) -> None:
-    done = SmallProject(tmp_path, samples.a_lock(), '[flatcar]\nchannels = ["stabel"]\n', registry="localhost:1").doit(command)
+    project = SmallProject(tmp_path, samples.a_lock(), '[flatcar]\nchannels = ["stabel"]\n', registry="localhost:1")
+    done = project.doit(*command.split())
     assert (done.returncode, done.stdout) == (3, "")
     assert "versions.toml: " in done.stderr
     assert "`$.flatcar.channels[0]`" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "place"),
+    [
+        ("[fedora-coreos]\nstraems = []\n", "unknown field `straems` - at `$.fedora-coreos`"),
+        ('[fedora-coreos]\nkeep = "3"\n', "`$.fedora-coreos.keep`"),
+        ('[flatcar]\nsince = "yesterday"\n', "`$.flatcar.since`"),
+        ('[container-linux]\nkernels = {"1967.6.0" = "?"}\n', "`$.container-linux`"),
+        ("[container-linux]\nenabled = true\n", "say in `reason` why it is still wanted"),
+        ('[nvidia]\nbranches = ["five"]\n', "`$.nvidia.branches"),
+        ('[kernel-org]\nkeys = ["x"]\n', "`$.kernel-org.keys[0]`"),
+    ],
+)
+def test_every_table_of_a_source_is_read_by_every_command(table: str, place: str, tmp_path: Path) -> None:
+    done = SmallProject(tmp_path, samples.a_lock(), table).doit("list", "--all")
+    assert done.returncode == 3, done.stdout
+    assert place in done.stderr
     assert done.stderr.count("\n") == 1
 
 
