@@ -48,6 +48,9 @@ status() {
     fi
     if [ -n "$image_pin" ]; then
         printf 'image   %s %s, %s (%s, %s)\n' "$image_version" "$here" "$image_pin" "$image_tag" "$([ "$image_how" = signed ] && echo 'from the signed index' || echo 'as the tag was')"
+        # What the image itself said of this machine's GPUs when it was fetched.
+        first_line "$NOW/serves/${image_pin#sha256:}"
+        [ -z "$LINE" ] || printf 'kind    %s\n' "$LINE"
     else
         printf 'image   none is pinned for %s\n' "$DRIVER_VERSION"
     fi

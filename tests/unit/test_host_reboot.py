@@ -79,6 +79,13 @@ def test_a_driver_that_no_longer_serves_the_gpu_is_told_while_the_old_one_runs(h
     assert "needs branch 470" in host.run("prefetch", status=17)
 
 
+def test_status_says_which_kind_the_image_has_for_the_gpus(host: Host) -> None:
+    host.answers(host.a, "kind", 0, f"open modules of {A} (recommended for {A}; GPU 10de:2330 takes either)")
+    host.run("prefetch")
+    host.run("status")
+    assert f"kind    open modules of {A} (recommended for {A}; GPU 10de:2330 takes either)" in host.out
+
+
 def test_an_image_from_before_that_question_is_taken_as_it_is(host: Host) -> None:
     host.answers(host.a, "kind", 2, "no command 'kind': see 'nvidia-driver help'")
     assert f"for {KERNEL}: {A} is here" in host.run("prefetch")
