@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # what builds is imported by those who build
     from concurrent.futures import Future
 
     from .parts import Workshop
-    from .registry import Registry
+    from .registry import Manifest, Registry
 
 OUTCOMES: Final = Path("build/outcomes")
 NOT_BUILT: Final = "not built yet"
@@ -43,6 +43,8 @@ class Ledger:
         self.registry, self.root, self.retry_failed = registry, root, retry_failed
         self._current = False
         self._asked: Future[list[str]] | None = None
+        self._resolved: dict[str, Entry] = {}
+        """What images themselves said, by their recipe tags, which never move: other runners' pairs are asked for once a run."""
 
     def ask(self) -> None:
         """Begin to list the registry's tags, so that it does that while the caller reads its own files."""
@@ -241,7 +243,9 @@ class Ledger:
 
     def labels(self, tag: str) -> Mapping[str, str]:
         """Labels of the image under ``tag``; empty where it is none."""
-        manifest = self.registry.manifest(tag)
+        return self._labels(self.registry.manifest(tag))
+
+    def _labels(self, manifest: Manifest | None) -> Mapping[str, str]:
         try:
             if manifest:
                 config = json.loads(self.registry.blob(json.loads(manifest.data)["config"]["digest"]))
@@ -252,13 +256,18 @@ class Ledger:
 
     def _from_registry(self, pair: Pair) -> Entry:
         """An entry made from the image itself, which keeps neither when it was built nor how long that took."""
+        tag = pair.recipe_tag if self.built(pair) else pair.failed_tag
+        if tag not in self._resolved:
+            self._resolved[tag] = self._resolve(pair, tag)
+        return self._resolved[tag]
+
+    def _resolve(self, pair: Pair, tag: str) -> Entry:
         from .build import REASON_LABEL
 
-        tag = pair.recipe_tag if self.built(pair) else pair.failed_tag
         manifest = self.registry.manifest(tag)
-        labels = self.labels(tag)
         if manifest is None:
             raise RegistryError(f"{self.registry.reference(tag)} is listed and cannot be read", hint="delete that tag")
+        labels = self._labels(manifest)
         if not self.built(pair):
             return entry_of(pair, "failed", reason=one_line(labels.get(REASON_LABEL, "the reason was not kept")))
         document = json.loads(manifest.data)

@@ -206,6 +206,12 @@ def test_plan_matrix_and_publish_in_order_and_a_second_time_with_nothing_to_do(
     assert "index" in Registry(address, environ={}).tags()
     walk(Registry(address, environ={}))
 
+    (project.root / "build/index.json").unlink()  # as on a runner that has only the checkout
+    late = runner.run(jobs["build"], project.root, "late", matrix=matrix["include"][0], needs=needs, **base)
+    assert late.success, late.log
+    assert "nothing is left to do" in late.log
+    assert "pair: " not in late.log, "no run was begun"
+
     again = runner.run(jobs["plan"], project.root, "again", **base)
     assert again.outputs["count"] == "0"
     assert evaluate(jobs["build"]["if"], {"needs": {"plan": {"outputs": again.outputs}}}) is False

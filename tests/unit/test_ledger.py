@@ -103,6 +103,24 @@ def test_an_image_under_its_recipes_tag_is_built_whoever_built_it(bench: Bench) 
     assert not book.done(first), "its own names are not there yet"
 
 
+def test_what_another_runner_built_is_asked_for_once_a_run_however_often_the_tags_are_read_again(bench: Bench) -> None:
+    for pair in bench.plan.pairs:
+        bench.push(pair)
+    book = bench.ledger()
+    first = [book.entry(pair) for pair in bench.plan.pairs]
+    before = bench.registry.requests
+    for _ in range(3):
+        book.refresh()
+        assert [book.entry(pair) for pair in bench.plan.pairs] == first
+    assert bench.registry.requests - before == 3, "the list of tags each time; there is no index"
+
+
+def test_a_reason_out_of_an_image_reaches_nobody_with_an_escape_code_in_it(bench: Bench) -> None:
+    pair = bench.plan.pairs[0]
+    bench.push(pair, failed="\x1b[2Jnv-pci.c:1:\nerror: too few arguments")
+    assert bench.ledger().entry(pair).reason == "[2Jnv-pci.c:1: error: too few arguments"
+
+
 def test_adopting_what_is_there_gives_it_its_names_and_builds_nothing(bench: Bench) -> None:
     pair = bench.plan.pairs[0]
     image = bench.push(pair)
