@@ -5,9 +5,12 @@ One kernel compile for the whole file, under each vendor's name; one driver out 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +18,24 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline import boot, lock, proof, vmlinux
+from pipeline import boot, lock, proof, trees, vmlinux
 from pipeline.build import unpack_layer
 from pipeline.elf import read_module
 from pipeline.errors import PairFailed
-from pipeline.pinned import Kernel
+from pipeline.pinned import Driver, Kernel
+from pipeline.tree import of_driver
+from pipeline.unpacking import Entry
 from pipeline.upstream.fedora_kernel import kernel_rpm_urls
-from tests.checkout import Checkout, Ran
+from pipeline.upstream.nvidia_files import tesla_url, xfree86_url
+from pipeline.versions import DriverVersion
+from pipeline.workspace import Workspace
+from tests.checkout import Checkout, Ran, adopt_layers
 from tests.registry_process import running_registry
 from tests.signed_archive import Key
 from tests.standins import packing, toolchain
+from tests.standins.driver import OLD
 from tests.standins.vendors import (
+    CUDA,
     FEDORA_KERNEL,
     FEDORA_KEY,
     FEDORA_RELEASE,
@@ -86,6 +96,26 @@ amd64 = "{digest}"
 
 [toolchain.packages]
 amd64 = ["{make}", "{patch}"]
+"""
+OLD_WISHES = """
+[build]
+modules = ["nvidia"]
+
+[flatcar]
+channels = ["stable"]
+arches = ["amd64"]
+keep = 1
+ahead = false
+keys = [{{fingerprint = "{key}", source = "{flatcar}"}}]
+
+[nvidia]
+branches = []
+sources = ["data-centre"]
+arches = ["amd64"]
+
+[[nvidia.exact]]
+version = "470.256.02"
+reason = "the last branch for Kepler: proprietary modules only"
 """
 
 
@@ -153,6 +183,20 @@ def made_world(scratch: Path, environ: dict[str, str], registry: str, shared: Pa
         checkout.environ["DRIVER_MIRRORS"] = str(made.mirrors(work / "mirrors.toml", registry))
         update = checkout.doit("update")
         yield World(checkout, made, update, checkout.doit("--json"))
+
+
+@pytest.fixture(scope="session")
+def old(world: World, scratch: Path, environ: dict[str, str]) -> World:
+    """Another checkout, which wants the older driver on Flatcar's kernel."""
+    held = world.checkout.environ
+    settings = {"DRIVER_REGISTRY": held["DRIVER_REGISTRY"], "DRIVER_MIRRORS": held["DRIVER_MIRRORS"]}
+    checkout = Checkout(scratch / "coreos-old", **settings, **environ)
+    adopt_layers(world.checkout, checkout)
+    wishes = OLD_WISHES.format(key=world.vendors.fingerprint, flatcar=FLATCAR_KEY)
+    (checkout.root / "versions.toml").write_text(wishes)
+    checkout.relock(lambda lock: msgspec.structs.replace(lock, drivers=(), kernels=(), pending=(), pending_drivers=()))
+    update = checkout.doit("update")
+    return World(checkout, world.vendors, update, checkout.doit("--json", f"driver:{OLD}/amd64"))
 
 
 def test_an_update_pins_both_vendors_kernels_and_the_driver(world: World) -> None:
@@ -233,6 +277,9 @@ def test_the_userspace_out_of_the_run_file_carries_the_drivers_libraries(world: 
     layer = space.shop.userspace(space.lock.driver(DRIVER, "amd64"))
     with space.shop.store.open(space.shop.local(layer)) as tar:
         names = set(tar.getnames())
+        gpus = tar.extractfile("opt/nvidia-driver/gpus")
+        table = gpus.read().decode().splitlines() if gpus else []
+    assert {"10de:2330 both", "10de:1b06 proprietary", "10de:102d legacy 470"} <= set(table), "which kind is for which GPU"
     lib = "usr/local/nvidia/lib64"
     assert {f"{lib}/libcuda.so.{DRIVER}", f"{lib}/libcuda.so.1", f"{lib}/libcuda.so", f"{lib}/libnvidia-ml.so.1"} <= names
     assert {"usr/local/nvidia/bin/nvidia-smi", f"firmware/nvidia/{DRIVER}/gsp_ga10x.bin"} <= names
@@ -267,6 +314,44 @@ def test_a_compilers_package_that_does_not_come_as_pinned_is_refused_in_one_line
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.stat().st_size]
 
 
+@pytest.mark.parametrize("bad", ["cut short", "a bomb", "no archive", "another kernel"])
+def test_a_pair_whose_pinned_archive_is_broken_is_one_line_and_leaves_nothing(
+    bad: str, world: World, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    """The archive is what the lock says to the byte: its pin is wrong, or was made to be."""
+    settings = {name: world.checkout.environ[name] for name in ("DRIVER_REGISTRY", "DRIVER_MIRRORS")}
+    checkout = Checkout(tmp_path / "checkout", **settings, **environ)
+    adopt_layers(world.checkout, checkout)
+    for name in ("versions.toml", "versions.lock"):
+        shutil.copy2(world.checkout.root / name, checkout.root / name)
+    kernel = world.kernel(FLATCAR_KERNEL)
+    (pinned,) = kernel.headers
+    whole = world.vendors.place(pinned.urls[0]).read_bytes()
+    data = {"cut short": whole[: len(whole) // 2], "no archive": b"<html>not found</html>" * 1000}.get(bad, whole)
+    url = pinned.urls[0].replace("/flatcar_developer", f"/{bad.replace(' ', '-')}/flatcar_developer")
+    world.vendors.place(url).write_bytes(data)
+    file = msgspec.structs.replace(pinned, urls=(url,), sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+    name = "6.1.177-flatcar" if bad == "another kernel" else FLATCAR_KERNEL
+    broken = msgspec.structs.replace(kernel, kernel=name, headers=(file,))
+    checkout.relock(lambda lock: msgspec.structs.replace(lock, kernels=(broken,)))
+    ran = checkout.doit(DRIVER_MAX_UNPACKED=str(64 << 20) if bad == "a bomb" else "")
+    assert ran.status in (1, 2)
+    says = {
+        "cut short": "is damaged or cut off",
+        "a bomb": "unpacks to more than 67108864 bytes",
+        "no archive": "flatcar_developer_container.bin.bz2",
+        "another kernel": f"is not the developer container of {name}: it has {FLATCAR_KERNEL}",
+    }
+    told = [line for line in ran.err.splitlines() if says[bad] in line]
+    assert told, ran.err
+    assert "Traceback" not in ran.err + ran.out
+    build = checkout.root / "build"
+    assert not [path for path in build.glob("trees/**/*") if "headers" in path.name or path.name.startswith(".")]
+    assert not [path for path in build.iterdir() if path.name.startswith((".boot", ".export", ".kernel"))]
+    (pair,) = checkout.space().plan.pairs
+    assert pair.recipe_tag not in world.checkout.space().registry.tags()
+
+
 def test_an_image_for_machines_with_nvswitch_carries_the_fabric_manager_of_its_version_and_says_so(world: World) -> None:
     space = world.checkout.space()
     driver = space.lock.driver(DRIVER, "amd64")
@@ -277,3 +362,61 @@ def test_an_image_for_machines_with_nvswitch_carries_the_fabric_manager_of_its_v
     assert {f"{volume}/bin/nv-fabricmanager", f"{volume}/share/nvidia/nvswitch/fabricmanager.cfg"} <= names
     assert {"usr/bin/nv-fabricmanager", "usr/share/nvidia/nvswitch", "usr/lib64/libnvfm.so.1"} <= names
     assert [labels["io.coreos-nvidia.fabric-manager"] for labels in world.labels()] == [DRIVER] * 2
+
+
+def test_a_redist_archive_gives_the_same_module_sources_and_a_proved_userspace(
+    world: World, scratch: Path, environ: dict[str, str]
+) -> None:
+    """Pinned by the sum of its manifest; what is compiled then is what a run file gives, so that is not compiled again here."""
+    settings = {name: world.checkout.environ[name] for name in ("DRIVER_REGISTRY", "DRIVER_MIRRORS")}
+    checkout = Checkout(scratch / "coreos-redist", **settings, **environ)
+    adopt_layers(world.checkout, checkout)
+    wishes = (world.checkout.root / "versions.toml").read_text()
+    wishes = wishes.replace('sources = ["data-centre"]', f'sources = ["redist"]\ncuda = ["{CUDA}"]')
+    (checkout.root / "versions.toml").write_text(wishes)
+    checkout.relock(lambda lock: msgspec.structs.replace(lock, drivers=(), kernels=(), pending=(), pending_drivers=()))
+    checkout.doit("update").ended(0)
+    driver = checkout.space().lock.driver(DRIVER, "amd64")
+    assert (driver.source, driver.kinds, driver.userspace[0].trust) == ("redist", ("open", "proprietary"), "vendor-sum")
+    assert driver.fabric
+    checkout.doit(f"driver:{DRIVER}/amd64").ended(0)
+    space, its_space = checkout.space(), world.checkout.space()
+    layer = space.shop.userspace(driver)
+    with space.shop.store.open(space.shop.local(layer)) as tar:
+        names = set(tar.getnames())
+    lib = "usr/local/nvidia/lib64"
+    assert {f"{lib}/libcuda.so.{DRIVER}", f"{lib}/libcuda.so.1", f"{lib}/libcuda.so", "usr/bin/nvidia-smi"} <= names
+    assert {f"firmware/nvidia/{DRIVER}/gsp_ga10x.bin", "usr/local/nvidia/bin/nv-fabricmanager"} <= names
+    trees_of = [(space, driver), (its_space, its_space.lock.driver(DRIVER, "amd64"))]
+    ours, theirs = (
+        {(e.name, hashlib.sha256(e.data.read() if e.data else b"").hexdigest()) for e in module_sources(at, one)}
+        for at, one in trees_of
+    )
+    assert ours == theirs
+
+
+def module_sources(space: Workspace, driver: Driver) -> Iterator[Entry]:
+    """What is compiled of a driver, but for the empty members that one packer keeps and another does not."""
+    (tree,) = of_driver(driver, "modules")
+    with tempfile.TemporaryDirectory() as place:
+        paths = [space.inputs.lay(file, Path(place)) for file in tree.files]
+        yield from (e for e in trees.entries(tree.make, paths, "", Path(place), space.inputs.max_unpacked) if e.kind == "file")
+
+
+def test_an_older_driver_comes_from_the_consumer_site_where_the_data_centre_has_none(old: World) -> None:
+    old.update.ended(0)
+    version = DriverVersion(OLD)
+    assert not old.vendors.place(tesla_url(version, "amd64")).exists()
+    driver = old.checkout.space().lock.driver(OLD, "amd64")
+    assert (driver.source, driver.kinds, driver.userspace[0].trust) == ("run", ("proprietary",), "vendor-sum")
+    assert driver.userspace[0].urls == (tesla_url(version, "amd64"), xfree86_url(version, "amd64"))
+
+
+def test_a_driver_with_proprietary_modules_only_has_a_proved_userspace(old: World) -> None:
+    old.build.ended(0)
+    space = old.checkout.space()
+    layer = space.shop.userspace(space.lock.driver(OLD, "amd64"))
+    with space.shop.store.open(space.shop.local(layer)) as tar:
+        names = set(tar.getnames())
+    assert {f"usr/local/nvidia/lib64/libcuda.so.{OLD}", "usr/local/nvidia/lib64/libcuda.so.1", "usr/bin/nvidia-smi"} <= names
+    assert not [name for name in names if name.startswith("firmware/nvidia/") and name.endswith(".bin")]

@@ -36,8 +36,13 @@ _TYPES = (
 )
 
 
-def run_file(version: str, modules: dict[str, Path], userspace: Sequence[Path], out: Path, work: Path) -> Path:
-    """``NVIDIA-Linux-x86_64-<version>.run``; ``modules`` maps ``kernel``, ``kernel-open`` to Debian's packages of sources."""
+def run_file(
+    version: str, modules: dict[str, Path], userspace: Sequence[Path], out: Path, work: Path, *, gpus: Path | None = None
+) -> Path:
+    """``NVIDIA-Linux-x86_64-<version>.run``; ``modules`` maps ``kernel``, ``kernel-open`` to Debian's packages of sources.
+
+    ``gpus``: a list of supported GPUs, which Debian's packages leave out.
+    """
     root = work / f"NVIDIA-Linux-x86_64-{version}"
     root.mkdir(parents=True)
     lines: list[str] = []
@@ -71,6 +76,8 @@ def run_file(version: str, modules: dict[str, Path], userspace: Sequence[Path], 
             put(path, name, 0o755, "UTILITY_BINARY MODULE:utils")
     if texts := sorted(unpacked.glob("usr/share/doc/libcuda1/copyright")):
         put(texts[0], "LICENSE", 0o644, "DOCUMENTATION MODULE:installer")
+    if gpus:
+        put(gpus, "supported-gpus/supported-gpus.json", 0o644, "DOCUMENTATION INHERIT_PATH_DEPTH:1 MODULE:installer")
     (root / "nvidia-installer").write_text("#!/bin/sh\necho 'nothing here may run this' >&2\nexit 1\n")
     lines.append("nvidia-installer 0755 INSTALLER_BINARY MODULE:installer")
     header = _HEADER.format(version=version, modules="nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem")
@@ -79,6 +86,31 @@ def run_file(version: str, modules: dict[str, Path], userspace: Sequence[Path], 
     out.mkdir(parents=True, exist_ok=True)
     packing.run_file(root, made, packing="--zstd")
     shutil.rmtree(root)
+    return made
+
+
+def redist_archive(version: str, modules: dict[str, Path], userspace: Sequence[Path], out: Path, work: Path) -> Path:
+    """NVIDIA's redist archive: both kinds of sources, firmware, and as much userspace as the proof asks for.
+
+    Not NVIDIA's: the layout, beyond what public recipes use of it (pipeline/userspace.py).
+    """
+    top = f"nvidia_driver-linux-x86_64-{version}-archive"
+    root = work / top
+    root.mkdir(parents=True)
+    for folder, deb in modules.items():
+        _sources(deb, root / folder, work / folder)
+    unpacked = work / "userspace"
+    for deb in userspace:
+        packing.run("dpkg-deb", "-x", deb, unpacked)
+    wanted = {f"{name}.so.{version}": "lib" for name in ("libcuda", "libnvidia-ml", "libnvidia-ptxjitcompiler")}
+    wanted |= {"nvidia-smi": "sbin", "gsp_ga10x.bin": "firmware", "gsp_tu10x.bin": "firmware"}
+    for path in sorted(unpacked.rglob("*")):
+        if path.name in wanted and path.is_file() and not path.is_symlink():
+            (root / wanted[path.name]).mkdir(exist_ok=True)
+            shutil.copy(path, root / wanted[path.name])
+    made = out / f"{top}.tar.xz"
+    packing.run("tar", "-C", work, "--owner=0", "--group=0", "--sort=name", "-I", "xz -0 -T0", "-cf", made, top)
+    shutil.rmtree(work)
     return made
 
 

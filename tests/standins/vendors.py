@@ -24,7 +24,15 @@ from pipeline.inputs import Inputs
 from pipeline.pinned import Driver, File, Lock
 from pipeline.upstream import fedora_coreos, flatcar, nvidia_feeds
 from pipeline.upstream.fedora_kernel import kernel_rpm_urls, split
-from pipeline.upstream.nvidia_files import fabric_urls, sha256sum_url, tesla_url, xfree86_url
+from pipeline.upstream.nvidia_files import (
+    REDIST,
+    fabric_urls,
+    redist_manifest_url,
+    redist_path,
+    sha256sum_url,
+    tesla_url,
+    xfree86_url,
+)
 from pipeline.versions import DriverVersion
 from tests import recorded_upstream
 from tests.signed_archive import Key
@@ -49,6 +57,11 @@ TOOLCHAIN_RPMS = {
     "patch": "https://kojipkgs.fedoraproject.org/packages/patch/2.7.6/1.fc44/x86_64/patch-2.7.6-1.fc44.x86_64.rpm",
 }
 """What Fedora's stand-in image lacks, and gets as pinned packages."""
+GPUS = "nvidia/supported-gpus/focal-nvidia-driver-525-supported-gpus.json"
+"""A real list of supported GPUs, of another branch than the stand-in run file that it lies in."""
+REDIST_PACKAGES = ("libcuda1", "libnvidia-ml1", "libnvidia-ptxjitcompiler1", "nvidia-smi", "firmware-nvidia-gsp")
+CUDA = "12.2.9"
+"""A CUDA release that never was, whose redist manifest names the stand-in driver."""
 KEPT = "DRIVER_STANDINS"
 """A folder that keeps the compiled kernels between runs, for who works on these tests; CI has none."""
 
@@ -93,7 +106,7 @@ def vendors(work: Path, inputs: Inputs, held: Lock, version: str, recorded: Path
         fedora_files(made, work / "fedora", key)
         flatcar_files(made, work / "flatcar", key)
         toolchain_files(made, work / "toolchain", key, held, inputs)
-        driver_files(made, work / "drivers", held.driver(version, "amd64"), inputs)
+        driver_files(made, work / "drivers", held.driver(version, "amd64"), inputs, recorded / GPUS)
         yield made
 
 
@@ -200,13 +213,26 @@ def toolchain_files(made: Vendors, work: Path, key: Key, held: Lock, inputs: Inp
         shutil.copyfile(packing.signed_rpm(path, key.home, work / "signed"), made.place(url))
 
 
-def driver_files(made: Vendors, work: Path, pinned: Driver, inputs: Inputs) -> None:
-    """Two run files, of which the consumer site alone has the older, with its sum; and the newer one's Fabric Manager."""
+def driver_files(made: Vendors, work: Path, pinned: Driver, inputs: Inputs, gpus: Path) -> None:
+    """A run file, the same driver as a redist archive, its Fabric Manager; and the run file of an older one."""
     url = tesla_url(DriverVersion(pinned.version), "amd64")
     sources = {"kernel-open": inputs.path(pinned.open[0]), "kernel": inputs.path(pinned.proprietary[0])}
     userspace = [inputs.path(file) for file in pinned.userspace]
-    driver.run_file(pinned.version, sources, userspace, work, work / "new").rename(made.place(url))
+    driver.run_file(pinned.version, sources, userspace, work, work / "new", gpus=gpus).rename(made.place(url))
     driver.fabric_manager(pinned.version, work).rename(made.place(fabric_urls(DriverVersion(pinned.version), "amd64")[1]))
+    few = [inputs.path(file) for file in pinned.userspace if file.name in REDIST_PACKAGES]
+    archive = driver.redist_archive(pinned.version, sources, few, work, work / "redist")
+    place = made.place(f"{REDIST}/{redist_path(DriverVersion(pinned.version), 'amd64')}")
+    said = {"sha256": hashlib.sha256(archive.read_bytes()).hexdigest(), "md5": "", "size": str(archive.stat().st_size)}
+    archive.rename(place)
+    entry = {"relative_path": redist_path(DriverVersion(pinned.version), "amd64"), **said}
+    manifest = {"release_date": "2025-01-01", "nvidia_driver": {"version": pinned.version, "linux-x86_64": entry}}
+    made.place(redist_manifest_url(CUDA)).write_text(json.dumps(manifest))
+    old_driver(made, work, inputs)
+
+
+def old_driver(made: Vendors, work: Path, inputs: Inputs) -> None:
+    """A run file that the consumer site alone has, with its sum."""
     modules, *old = (inputs.path(file) for file in driver.old_packages())
     version = DriverVersion(driver.OLD)
     place = made.place(xfree86_url(version, "amd64"))
