@@ -6,12 +6,13 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from . import compat, host_lock, wanted
+from . import compat, half_made, host_lock, wanted
 from .errors import DiskError, PipelineError
 from .ledger import Ledger
 from .pinned import Lock
@@ -103,7 +104,7 @@ class Workspace:
         """HTTP."""
         from .fetch import Fetcher
 
-        return Fetcher(self.root / "build" / "cache" / "http", mirrors=self.mirrors)
+        return Fetcher(self.store / "http", mirrors=self.mirrors)
 
     @cached_property
     def archives(self) -> Archives:
@@ -114,15 +115,13 @@ class Workspace:
 
     @property
     def store(self) -> Path:
-        """Where pinned files are kept."""
+        """Where downloads are kept: pinned files, and the feeds below ``http``."""
         return Path(self.environ.get("DRIVER_CACHE") or self.root / "build" / "cache")
 
     @property
     def scratch(self) -> Path:
         """A directory on the same disk for what is on its way."""
-        place = self.root / "build"
-        place.mkdir(parents=True, exist_ok=True)
-        return place
+        return self.root / "build"
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -160,6 +159,7 @@ class Workspace:
         for pattern in _HALF_MADE:
             for place in (self.root / "build").glob(pattern):
                 shutil.rmtree(place, ignore_errors=True)
+        half_made.sweep(self.root / "build", half_made.UPDATE)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -177,9 +177,8 @@ class Workspace:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                handle.seek(0)
-                holder = handle.read().strip() or "?"
-                raise Busy(f"another run (process {holder}) works in {self.root}", hint="wait for it, or end it") from error
+                holder = _holder(place)
+                raise Busy(f"another run{holder} works in {self.root}", hint="wait for it, or end it") from error
             self._sweep()
             try:
                 os.truncate(handle.fileno(), 0)
@@ -187,6 +186,17 @@ class Workspace:
             except OSError as error:
                 raise DiskError(f"{place}: {error.strerror}", hint="free some disk space, or mend its rights") from error
             yield
+
+
+def _holder(place: Path) -> str:
+    """`` (process N)``, waited for a moment: who holds the checkout sweeps it before it writes its number. Empty without one."""
+    for _ in range(20):
+        with contextlib.suppress(OSError):
+            number = place.read_text(errors="replace").strip()
+            if number.isascii() and number.isdigit() and Path("/proc", number).exists():
+                return f" (process {number})"
+        time.sleep(0.05)
+    return ""
 
 
 _open: dict[Path, Workspace] = {}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from .. import compat, host_lock, lock
+from .. import compat, half_made, host_lock, lock
 from ..artefacts import Artefacts
 from ..errors import BadFileError
 from ..host_lock import HOST_LOCK_FILE
@@ -40,8 +39,8 @@ def pin_host(space: Workspace, params: Any) -> int:
         return fetcher.get(url, max_bytes=MAX_FEED_BYTES, immutable=immutable)
 
     kernel_org = policies(space.wanted).kernel_org
-    with tempfile.TemporaryDirectory(dir=space.scratch, prefix=".update.") as scratch:
-        take = Artefacts(fetcher, space.store, Path(scratch)).take
+    with half_made.folder(space.scratch, half_made.UPDATE) as scratch:
+        take = Artefacts(fetcher, space.store, scratch).take
         means = Means(get=get, source_keys=kernel_org.keys if kernel_org else (), lock=main, take=take)
         sources = Sources(fetcher, space.archives, means, space.store)
         rules = compat.load(space.root / compat.COMPAT_FILE)

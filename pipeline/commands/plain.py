@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,9 +19,24 @@ from ..workspace import Workspace, here
 
 INTERRUPTED: Final = 130
 """Exit status after Ctrl-C, as shells give it: 128 and the signal's number."""
+TERMINATED: Final = 143
+"""The same after SIGTERM."""
 UNKNOWN_HINT: Final = "'doit help' names the commands, 'doit list --all' the tasks"
 DATABASE: Final = Path("build/doit.db")
 JSON: Final = {"name": "json", "short": "", "long": "json", "type": bool, "default": False}
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came to a command that has something to clear away; whatever lets Ctrl-C through lets this through."""
+
+
+def clear_away_on_sigterm() -> None:
+    """Make SIGTERM end the command as Ctrl-C does, with its own status."""
+
+    def end(_number: int, _frame: object) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def complain(error: PipelineError) -> int:
@@ -71,6 +87,9 @@ class Strict:
             return complain(DiskError(f"{DATABASE}: {what}", hint=hint))
         except PipelineError as error:
             return complain(error)
+        except Terminated:
+            print(f"doit: {self.name} was ended by a signal: run it again, what was finished is kept", file=sys.stderr)
+            return TERMINATED
         except KeyboardInterrupt:  # doit lets it through to Python, which prints where in the program it came
             print(f"doit: {self.name} was interrupted: run it again, what was finished is kept", file=sys.stderr)
             return INTERRUPTED

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from .. import lock, update
+from .. import half_made, lock, update
 from ..artefacts import Artefacts
 from ..errors import PipelineError, UsageError
 from ..summary import summary
 from ..update_images import Images
 from ..workspace import Workspace
 from .pin_host import pin_host
-from .plain import JSON, Plain
+from .plain import JSON, Plain, clear_away_on_sigterm
 
 _OF_HOST: Final = tuple(
     {"name": name, "short": "", "long": name, "type": str, "default": "", "help": f"with --host: {text}"}
@@ -74,6 +72,7 @@ class Update(Plain):
         """Update; status 2 where an upstream could not be read (what it gave before is kept)."""
         if args:
             raise UsageError(f"update takes no '{args[0]}'", hint="see 'doit help update'")
+        clear_away_on_sigterm()
         if params["host"]:
             if params["accept_fewer"]:
                 raise UsageError("--accept-fewer does not go with --host", hint="see 'doit help update'")
@@ -90,9 +89,9 @@ class Update(Plain):
         fewer = params["accept_fewer"]
         with (
             contextlib.closing(Images(space.engine, space.mirrors)) as images,
-            tempfile.TemporaryDirectory(dir=space.scratch, prefix=".update.") as scratch,
+            half_made.folder(space.scratch, half_made.UPDATE) as scratch,
         ):
-            artefacts = Artefacts(space.fetcher, space.store, Path(scratch))
+            artefacts = Artefacts(space.fetcher, space.store, scratch)
             result = update.update(
                 space.wanted, old, space.fetcher, space.archives, accept_fewer=fewer, images=images, take=artefacts.take
             )

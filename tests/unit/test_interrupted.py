@@ -36,7 +36,10 @@ def test_ctrl_c_while_a_registry_keeps_us_waiting(words: list[str]) -> None:
     assert err == f"doit: {words[0]} was interrupted: run it again, what was finished is kept\n"
 
 
-def test_ctrl_c_while_upstreams_keep_an_update_waiting(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "status", "how"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "ended by a signal")]
+)
+def test_a_signal_while_upstreams_keep_an_update_waiting(sent: signal.Signals, status: int, how: str, tmp_path: Path) -> None:
     wishes = "[flatcar]\nkeep = 1\n\n[fedora-coreos]\nkeep = 1\n"
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(60)
@@ -53,10 +56,11 @@ def test_ctrl_c_while_upstreams_keep_an_update_waiting(tmp_path: Path) -> None:
         asked, _ = silent.accept()
         with asked:
             assert asked.recv(1)
-            running.send_signal(signal.SIGINT)
+            running.send_signal(sent)
             out, err = running.communicate(timeout=20)  # a silent server alone would keep it for minutes
-    assert (running.returncode, out) == (130, "")
-    assert err == "doit: update was interrupted: run it again, what was finished is kept\n"
+    assert (running.returncode, out) == (status, "")
+    assert err == f"doit: update was {how}: run it again, what was finished is kept\n"
+    assert list((project.root / "build").glob(".update.*")) == []
     assert (project.root / "versions.lock").read_bytes() == before
 
 

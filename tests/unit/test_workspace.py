@@ -12,6 +12,9 @@ import pytest
 
 from pipeline.errors import BadFileError, DiskError
 from pipeline.workspace import Busy, Workspace
+from tests import samples
+from tests.misbehaving_server import MisbehavingServer, file
+from tests.small_project import SmallProject
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -61,3 +64,47 @@ def test_what_is_in_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     (tmp_path / "versions.toml").write_text('[settings]\nregistry = "localhost:7000"\n')
     assert Workspace(tmp_path, {}).settings.registry == "localhost:7000"
     assert Workspace(tmp_path, {"DRIVER_REGISTRY": "registry.example/acme"}).settings.registry == "registry.example/acme"
+
+
+def test_the_feeds_that_were_read_lie_with_the_other_downloads(tmp_path: Path) -> None:
+    (tmp_path / "versions.toml").write_text("[build]\n")
+    with MisbehavingServer() as server:
+        server.says("/feed", file(b"news"))
+        space = Workspace(tmp_path, {"DRIVER_CACHE": str(tmp_path / "elsewhere")})
+        assert space.fetcher.get(f"{server.base}/feed", max_bytes=100) == b"news"
+    assert list((tmp_path / "elsewhere/http").iterdir())
+    assert not (tmp_path / "build/cache").exists()
+
+
+def test_a_run_that_has_not_said_its_number_yet_is_named_without_one(tmp_path: Path) -> None:
+    with Workspace(tmp_path, {}).alone():
+        (tmp_path / "build/run.lock").write_text("")
+        with pytest.raises(Busy, match=f"^another run works in {tmp_path}"), Workspace(tmp_path).alone():
+            pass
+
+
+def test_the_number_of_the_run_before_is_not_taken_for_that_of_the_one_that_begins(tmp_path: Path) -> None:
+    gone = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout
+    with Workspace(tmp_path, {}).alone():
+        (tmp_path / "build/run.lock").write_text(gone)
+        with pytest.raises(Busy, match=r"^another run works in "), Workspace(tmp_path).alone():
+            pass
+
+
+def test_fetch_is_refused_beside_a_run_like_another_run(tmp_path: Path) -> None:
+    project = SmallProject(tmp_path, samples.a_lock())
+    with Workspace(tmp_path, {}).alone():
+        done = project.doit("fetch")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"doit: another run (process {os.getpid()}) works in {tmp_path}: wait for it, or end it\n"
+    assert not (tmp_path / "build/docker").exists()
+
+
+@pytest.mark.parametrize("words", [["update"], ["update", "--dry-run"]], ids=" ".join)
+def test_an_update_without_room_for_its_own_files_says_so_in_one_line(words: list[str], tmp_path: Path) -> None:
+    project = SmallProject(tmp_path, samples.a_lock())
+    (tmp_path / "build").write_text("not a folder")
+    done = project.doit(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"doit: {tmp_path / 'build'}: File exists: free some disk space, or mend its rights")
+    assert done.stderr.count("\n") == 1
