@@ -177,8 +177,9 @@ class Workspace:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                holder = _holder(place)
-                raise Busy(f"another run{holder} works in {self.root}", hint="wait for it, or end it") from error
+                number = _holder(place)
+                who = f"another run (process {number})" if number else "another run"
+                raise Busy(f"{who} works in {self.root}", hint="wait for it, or end it") from error
             self._sweep()
             try:
                 os.truncate(handle.fileno(), 0)
@@ -189,12 +190,12 @@ class Workspace:
 
 
 def _holder(place: Path) -> str:
-    """`` (process N)``, waited for a moment: who holds the checkout sweeps it before it writes its number. Empty without one."""
+    """The number of who holds the checkout, waited for a moment: it is written after a sweep. Empty where none is said."""
     for _ in range(20):
         with contextlib.suppress(OSError):
             number = place.read_text(errors="replace").strip()
             if number.isascii() and number.isdigit() and Path("/proc", number).exists():
-                return f" (process {number})"
+                return number
         time.sleep(0.05)
     return ""
 
