@@ -179,6 +179,8 @@ def from_tar(stream: IO[bytes], what: str) -> Iterator[Entry]:
                     yield Entry(name, mode, "directory")
                 elif info.issym():
                     yield Entry(name, mode, "link", target=relative(name, info.linkname, what))
+                elif info.islnk() and inside(info.linkname, what) == name:
+                    continue  # what tar writes for a file that it was told twice: it is there already
                 elif info.islnk():
                     yield Entry(name, mode, "hardlink", target=inside(info.linkname, what))
                 elif info.isreg():
