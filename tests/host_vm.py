@@ -1,7 +1,8 @@
 """A whole Debian host in QEMU for tests: systemd, podman and docker, two real kernels, our units; no hardware support needed.
 
-One root is made a run (mmdebstrap, about 80 s), one disk of it, and an overlay for each case. A case is a shell script that the
-machine runs once it is up; what it prints on the serial line between two marks is the answer, then the machine is switched off.
+One root is made a run (mmdebstrap, about 80 s), one disk of it, on which our installer is run, and an overlay for each case. A
+case is a shell script that the machine runs; what it prints on the serial line between two marks is the answer, then the machine
+is switched off. ``kernel="grub"`` lets the machine's own GRUB choose the kernel.
 """
 
 from __future__ import annotations
@@ -9,17 +10,24 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import tarfile
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from pipeline import hostfiles
 from pipeline.assemble import MANIFEST_TYPE, Store, tree
 from pipeline.hostfiles import HostSettings
 from pipeline.registry import Registry
+from tests import registry_process
 from tests.host_machine import KERNEL, NEXT, A
 
 ROOT = Path(__file__).parents[1]
@@ -28,10 +36,12 @@ GATEWAY = "10.0.2.2"
 PROGRAMS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "mke2fs")
 PACKAGES = (
     "systemd-sysv", "udev", "dbus", "iproute2", "kmod", "podman", "crun", "fuse-overlayfs", "netavark", "aardvark-dns",
-    "docker.io", "iptables", "openssl", "curl", "ca-certificates", "busybox-static", "initramfs-tools", "zstd",
+    "docker.io", "iptables", "openssl", "curl", "ca-certificates", "busybox-static", "initramfs-tools", "zstd", "jq",
+    "grub2-common", "grub-pc-bin",
     f"linux-image-{KERNEL}", f"linux-image-{NEXT}",
 )  # fmt: skip
-LONGEST = 600
+COMMAND_LINE = "console=ttyS0 panic=-1 quiet loglevel=3 systemd.show_status=0"
+LONGEST = 900
 """Seconds after which a machine is taken for stuck; up and done it is in half a minute where nothing else runs."""
 
 CASE_FILES = """[Unit]
@@ -44,11 +54,11 @@ ExecStart=/bin/tar -xf /dev/vdb -C /
 [Install]
 WantedBy=sysinit.target
 """
+# Not after nvidia-driver.service: that a boot goes on while the driver's unit waits is one of the things to be seen.
 CASE = """[Unit]
-After=multi-user.target nvidia-driver.service
+After=dbus.socket
 [Service]
-Type=idle
-ExecStart=/bin/sh -c 'echo CASE BEGINS; sh /case/run.sh 2>&1; echo CASE ENDS'
+ExecStart=/bin/sh -c 'echo CASE BEGINS; sh /case/run.sh 2>&1; echo; echo CASE ENDS'
 ExecStopPost=/bin/sh -c 'sync; poweroff -f'
 StandardOutput=tty
 StandardError=tty
@@ -56,12 +66,30 @@ TTYPath=/dev/ttyS0
 [Install]
 WantedBy=multi-user.target
 """
-WAITS = """
-# A unit that waits between two tries is not done yet.
-end=$(($(cut -d. -f1 /proc/uptime) + 240))
-until systemctl is-active -q nvidia-driver.service || [ "$(systemctl show -P SubState nvidia-driver.service)" = auto-restart ] ||
-    systemctl is-failed -q nvidia-driver.service || [ "$(cut -d. -f1 /proc/uptime)" -gt $end ]; do sleep 1; done
+PRELUDE = """
+# Prefetches come when a case asks for one, not by the clock of a slow machine.
+systemctl stop nvidia-driver-prefetch.timer nvidia-driver-prefetch.path 2> /dev/null
+uptime() { cut -d. -f1 /proc/uptime; }
+state() { systemctl show -P ActiveState -P SubState nvidia-driver.service | tr '\n' ' '; }
+# rest: waits until the driver's unit is done, or waits between two tries.
+rest() {
+    end=$(($(uptime) + 450))
+    until systemctl is-active -q nvidia-driver.service || systemctl is-failed -q nvidia-driver.service ||
+        [ "$(systemctl show -P SubState nvidia-driver.service)" = auto-restart ] || [ "$(uptime)" -gt $end ]; do sleep 3; done
+}
+# said: state of the unit, status of its last program, and what this run of it said.
+said() {
+    echo "unit: $(state)status $(systemctl show -P ExecMainStatus nvidia-driver.service)"
+    journalctl --no-pager -o cat _SYSTEMD_INVOCATION_ID="$(systemctl show -P InvocationID nvidia-driver.service)"
+}
+again() { systemctl restart nvidia-driver.service; rest; said; }
+step() { echo "=== $*"; }
+setting() { sed -i "/^$1=/d" /etc/nvidia-driver/driver.env; echo "$1=\"$2\"" >> /etc/nvidia-driver/driver.env; }
+tell() { curl -fsS --max-time 120 "http://10.0.2.2:$CONTROL/$1"; }
 """
+WAITS = "rest\n"
+LISTED = "(cd / && find etc usr/local opt -xdev ! -type d ! -name machine-id | LC_ALL=C sort)"
+"""Every file that an installation could leave."""
 
 
 def missing() -> list[str]:
@@ -69,11 +97,28 @@ def missing() -> list[str]:
     return [name for name in PROGRAMS if shutil.which(name) is None]
 
 
+MARKS = [
+    pytest.mark.budget("host"),
+    pytest.mark.e2e,
+    pytest.mark.skipif(not registry_process.installed(), reason=registry_process.MISSING),
+    pytest.mark.skipif(bool(missing()), reason=f"not installed: {' '.join(missing())} (./doit.sh test installs them)"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="making a disk with owners needs root"),
+]
+"""What each module of tests in a virtual machine is marked with."""
+CASES = "DRIVER_TEST_HOST_CASES"
+asked_for = pytest.mark.skipif(
+    not os.environ.get(CASES),
+    reason=f"minutes each without hardware support, more than a CI run has for hosts: {CASES}=1 runs them",
+)
+"""A case that is not part of every run."""
+
+
 @dataclass(frozen=True)
 class Disk:
-    """A disk image with kernels and initramfs beside it, in ``folder``."""
+    """A disk image with kernels, initramfs and GRUB beside it, in ``folder``."""
 
     folder: Path
+    image: str = "base.img"
 
 
 def make_root(folder: Path) -> Path:
@@ -98,11 +143,15 @@ def make_root(folder: Path) -> Path:
 
 
 def make_disk(root_tar: Path, folder: Path) -> Disk:
-    """A disk with our files as ``doit host`` makes them for Debian, and the units that run a case."""
+    """A disk on which the shell line of ``doit host`` for Debian has been run."""
+    return install(make_bare_disk(root_tar, folder))[0]
+
+
+def make_bare_disk(root_tar: Path, folder: Path) -> Disk:
+    """A disk with nothing of ours but the units that run a case."""
     root = folder / "root"
     root.mkdir(parents=True)
     subprocess.run(["tar", "-C", root, "-xf", root_tar], check=True, timeout=600)
-    made = hostfiles.bundle(ROOT / "host", "debian", "podman", HostSettings(registry="unset.example", driver=A))
     units = root / "etc/systemd/system"
 
     def put(path: str, text: str, mode: int = 0o644) -> None:
@@ -111,19 +160,20 @@ def make_disk(root_tar: Path, folder: Path) -> Disk:
         place.write_text(text)
         place.chmod(mode)
 
-    for file in made.on_disk:
-        put(file.path, file.text, file.mode)
     put("etc/systemd/system/case-files.service", CASE_FILES)
     put("etc/systemd/system/case.service", CASE)
     put("etc/systemd/network/wired.network", "[Match]\nName=en* eth*\n[Network]\nDHCP=yes\n")
     put("etc/fstab", "/dev/vda / ext4 rw 0 1\n")
     put("etc/hostname", "host\n")
-    wants = {"nvidia-driver.service": "multi-user", "case.service": "multi-user", "case-files.service": "sysinit"}
+    # As Debian's grub-pc leaves it, but for the line that the kernel is started with.
+    put("etc/default/grub", f'GRUB_DEFAULT=0\nGRUB_TIMEOUT=0\nGRUB_DISTRIBUTOR=Debian\nGRUB_CMDLINE_LINUX="{COMMAND_LINE}"\n')
+    wants = {"case.service": "multi-user", "case-files.service": "sysinit"}
     for name, target in wants.items():
         place = units / f"{target}.target.wants"
         place.mkdir(exist_ok=True)
         (place / name).symlink_to(f"/etc/systemd/system/{name}")
     (units / "multi-user.target.wants/systemd-networkd.service").symlink_to("/lib/systemd/system/systemd-networkd.service")
+    (units / "serial-getty@ttyS0.service").symlink_to("/dev/null")
     # What podman and docker start at boot by themselves is not what is measured; docker.socket starts its daemon when asked.
     for unwanted in (
         "docker.service",
@@ -137,11 +187,41 @@ def make_disk(root_tar: Path, folder: Path) -> Disk:
     for kernel in (KERNEL, NEXT):
         for name in (f"vmlinuz-{kernel}", f"initrd.img-{kernel}"):
             shutil.copy(root / "boot" / name, folder / name)
+    _grub(root, folder)
     with (folder / "base.img").open("wb") as disk:
-        disk.truncate(4 << 30)
-    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", root, folder / "base.img"], check=True, capture_output=True, timeout=600)
+        disk.truncate(5 << 30)
+    words = ["mke2fs", "-q", "-t", "ext4", "-L", "host-root", "-d", str(root), str(folder / "base.img")]
+    subprocess.run(words, check=True, capture_output=True, timeout=600)
     shutil.rmtree(root)
     return Disk(folder)
+
+
+def _grub(root: Path, folder: Path) -> None:
+    """The root's own GRUB: its modules in /boot, and ``folder``/grub.img, a disk that starts it as a BIOS does."""
+    shutil.copytree(root / "usr/lib/grub/i386-pc", root / "boot/grub/i386-pc")
+    (root / "boot/early.cfg").write_text("search --no-floppy --label host-root --set=root\nset prefix=($root)/boot/grub\n")
+    words = [
+        "chroot", str(root), "grub-mkimage", "-O", "i386-pc", "-c", "/boot/early.cfg", "-p", "/boot/grub", "-o", "/boot/core.img",
+        "biosdisk", "ext2", "normal", "configfile", "search", "search_label", "search_fs_uuid", "loadenv", "linux", "test",
+    ]  # fmt: skip
+    subprocess.run(words, check=True, capture_output=True, timeout=60)
+    parts = (root / "usr/lib/grub/i386-pc/boot.img").read_bytes(), (root / "boot/core.img").read_bytes()
+    (folder / "grub.img").write_bytes(b"".join(parts).ljust(1 << 20, b"\0"))
+    (root / "boot/early.cfg").unlink()
+    (root / "boot/core.img").unlink()
+
+
+def install(bare: Disk) -> tuple[Disk, str]:
+    """The disk after ``install.sh --no-start`` was run on it twice, and what that said, with lists of files in between."""
+    made = hostfiles.bundle(ROOT / "host", "debian", "podman", HostSettings(registry="unset.example", driver=A))
+    script = hostfiles.installer(made, (ROOT / "host/templates/install.sh").read_text()).encode()
+    vm = Vm(bare, bare.folder / "install")
+    once = "sh /case/install.sh --no-start; echo ended $?"
+    words = f"step before; {LISTED}; step first; {once}; step second; {once}"
+    said = vm.boot(words, files={"case/install.sh": (0o755, script)}, waits=False)
+    assert said.count("ended 0") == 2, said
+    (vm.folder / "disk.qcow2").rename(bare.folder / "installed.qcow2")
+    return Disk(bare.folder, "installed.qcow2"), said
 
 
 class Vm:
@@ -150,46 +230,94 @@ class Vm:
     def __init__(self, disk: Disk, folder: Path, **settings: str) -> None:
         folder.mkdir(parents=True)
         self.disk, self.folder, self.settings = disk, folder, settings
-        words = [
-            "qemu-img",
-            "create",
-            "-q",
-            "-f",
-            "qcow2",
-            "-F",
-            "raw",
-            "-b",
-            str(disk.folder / "base.img"),
-            str(folder / "disk.qcow2"),
-        ]
+        self.console = ""
+        image = disk.folder / disk.image
+        form = "qcow2" if image.suffix == ".qcow2" else "raw"
+        words = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", form, "-b", str(image), str(folder / "disk.qcow2")]
         subprocess.run(words, check=True, capture_output=True)
 
-    def boot(self, script: str, *, kernel: str = KERNEL, network: bool = True) -> str:
-        """Switches on, runs ``script`` when the driver's unit is done, switches off; what the script printed."""
-        files = {
-            "case/run.sh": (0o755, (WAITS + script).encode()),
-            "etc/nvidia-driver/driver.env": (0o644, "".join(f'{k}="{v}"\n' for k, v in self.settings.items()).encode()),
-            "etc/docker/daemon.json": (0o644, json.dumps({"insecure-registries": [f"{GATEWAY}:{self.port}"]}).encode()),
-        }
-        case, console = self.folder / "case.tar", self.folder / "console.log"
-        with tarfile.open(case, "w") as tar:
-            for info, stream in tree(files):
-                tar.addfile(info, stream)
-        network_words = ["-nic", "user,model=virtio-net-pci" if network else "none"]
-        command = [
-            "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048", "-nographic",
-            "-no-reboot",
-            "-kernel", f"{self.disk.folder}/vmlinuz-{kernel}", "-initrd", f"{self.disk.folder}/initrd.img-{kernel}",
-            "-append", "root=/dev/vda rw console=ttyS0 panic=-1 quiet loglevel=3 systemd.show_status=0",
-            "-drive", f"if=virtio,file={self.folder / 'disk.qcow2'},format=qcow2",
-            "-drive", f"if=virtio,file={case},format=raw,readonly=on", *network_words,
-        ]  # fmt: skip
-        with console.open("wb") as output:
-            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=LONGEST, check=True)
-        self.console = console.read_text(errors="replace").replace("\r", "")
+    def boot(
+        self,
+        script: str,
+        *,
+        kernel: str = KERNEL,
+        network: bool = True,
+        files: Mapping[str, tuple[int, bytes]] | None = None,
+        waits: bool = True,
+        control: str = "",
+    ) -> str:
+        """Switches on, runs ``script`` when the driver's unit is done, switches off; what the script printed.
+
+        ``kernel``: which one, or ``grub`` for the one that the machine's own GRUB starts. ``control``: the port of ``tell``.
+        """
+        process = self.switch_on(script, kernel=kernel, network=network, files=files, waits=waits, control=control)
+        try:
+            status = process.wait(LONGEST)
+        finally:
+            process.kill()
+            process.wait()
+        self._read()
         match = re.search(r"CASE BEGINS\n(.*)CASE ENDS", self.console, re.DOTALL)
         assert match, self.console[-3000:]
+        assert status == 0, status
         return match[1]
+
+    def cut(self, script: str, *, until: Callable[[str], bool], **more: Any) -> str:
+        """Switches on, and takes the power away (SIGKILL) as soon as ``until`` is true of the console; the console's text."""
+        process = self.switch_on(script, **more)
+        end = time.monotonic() + LONGEST
+        try:
+            while not until(self._read()):
+                assert process.poll() is None, self.console[-3000:]
+                assert time.monotonic() < end, self.console[-3000:]
+                time.sleep(0.1)
+        finally:
+            process.kill()
+            process.wait()
+        return self._read()
+
+    def switch_on(
+        self,
+        script: str,
+        *,
+        kernel: str = KERNEL,
+        network: bool = True,
+        files: Mapping[str, tuple[int, bytes]] | None = None,
+        waits: bool = True,
+        control: str = "",
+    ) -> subprocess.Popen[bytes]:
+        """QEMU, started."""
+        text = f"CONTROL={control}\n{PRELUDE}{WAITS if waits else ''}{script}\n"
+        given: dict[str, tuple[int, bytes]] = {"case/run.sh": (0o755, text.encode()), **(files or {})}
+        if self.settings:
+            lines = "".join(f'{k}="{v}"\n' for k, v in self.settings.items())
+            given["etc/nvidia-driver/driver.env"] = (0o644, lines.encode())
+            daemon = {"insecure-registries": [f"{GATEWAY}:{self.port}"]}
+            given["etc/docker/daemon.json"] = (0o644, json.dumps(daemon).encode())
+        case = self.folder / "case.tar"
+        with tarfile.open(case, "w") as tar:
+            for info, stream in tree(given):
+                tar.addfile(info, stream)
+        if kernel == "grub":
+            start = ["-drive", f"if=none,id=grub,file={self.disk.folder / 'grub.img'},format=raw,snapshot=on"]
+            start += ["-device", "ide-hd,drive=grub,bootindex=0"]
+        else:
+            start = ["-kernel", f"{self.disk.folder}/vmlinuz-{kernel}", "-initrd", f"{self.disk.folder}/initrd.img-{kernel}"]
+            start += ["-append", f"root=/dev/vda rw {COMMAND_LINE}"]
+        command = [
+            "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048", "-nographic",
+            "-no-reboot", *start,
+            "-drive", f"if=virtio,file={self.folder / 'disk.qcow2'},format=qcow2",
+            "-drive", f"if=virtio,file={case},format=raw,readonly=on",
+            # Without its boot ROM, which takes seconds to find that nothing boots from the network.
+            *(("-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=") if network else ("-nic", "none")),
+        ]  # fmt: skip
+        with (self.folder / "console.log").open("wb") as output:
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+    def _read(self) -> str:
+        self.console = (self.folder / "console.log").read_text(errors="replace").replace("\r", "")
+        return self.console
 
     @property
     def port(self) -> str:
@@ -238,3 +366,9 @@ def read_tar(data: bytes) -> dict[str, bytes]:
     """Files of a tar by name."""
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         return {member.name: stream.read() for member in tar if (stream := tar.extractfile(member))}
+
+
+def steps(said: str) -> dict[str, str]:
+    """What a script printed, by the names that it gave to ``step``."""
+    parts = re.split(r"^=== (.*)$", said, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))

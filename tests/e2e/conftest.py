@@ -26,9 +26,14 @@ import pytest
 
 from pipeline import engine
 from pipeline.pinned import Lock
+from pipeline.registry import Registry
+from tests import host_vm
 from tests.checkout import DRIVER, KERNEL, MODULES, OTHER, ROOT, Checkout, Place, Ran, Whole
 from tests.clients import Client
+from tests.host_site import Site, running_site
+from tests.host_vm import Disk
 from tests.registry_process import running_registry
+from tests.standins import loaded_driver
 
 
 @pytest.fixture(scope="session")
@@ -180,3 +185,44 @@ def podman(scratch: Path, docker: Client) -> Iterator[Client]:
     for line in Path("/proc/self/mountinfo").read_text().splitlines()[::-1]:
         if (place := line.split()[4]).startswith(f"{scratch}/podman"):
             subprocess.run(["umount", place], check=True)
+
+
+@pytest.fixture(scope="session")
+def images(request: pytest.FixtureRequest) -> Registry:
+    """Where the real images lie: ``DRIVER_TEST_IMAGES`` names a registry that has them, else they are built (``whole``)."""
+    given = os.environ.get("DRIVER_TEST_IMAGES")
+    return Registry(given or request.getfixturevalue("whole").registry.address, environ={})
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Disk, str]:
+    """A virtual machine's disk on which our shell line was run, and what that said; ``DRIVER_TEST_DISK``: a folder with one."""
+    given = os.environ.get("DRIVER_TEST_DISK")
+    if given and (Path(given) / "installed.qcow2").exists():
+        return Disk(Path(given), "installed.qcow2"), (Path(given) / "said").read_text()
+    folder = Path(given) if given else tmp_path_factory.mktemp("vm") / "disk"
+    disk, said = host_vm.install(host_vm.make_bare_disk(host_vm.make_root(ROOT / "build/vm"), folder))
+    (folder / "said").write_text(said)
+    return disk, said
+
+
+@pytest.fixture(scope="session")
+def disk(installed: tuple[Disk, str]) -> Disk:
+    """The disk alone."""
+    return installed[0]
+
+
+@pytest.fixture(scope="session")
+def standins(scratch: Path, environ: dict[str, str]) -> dict[str, dict[str, bytes]]:
+    """Stand-in kernel modules for KERNEL, by driver."""
+    checkout = Checkout(scratch / "standins", DRIVER_REGISTRY="localhost:1", **environ)
+    return {
+        driver: loaded_driver.compile_modules(checkout, KERNEL, driver, scratch / driver) for driver in (DRIVER, "535.309.01")
+    }
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A registry of one test behind a wire that can fail."""
+    with running_site(tmp_path / "site") as made:
+        yield made

@@ -1,88 +1,44 @@
-"""A whole host in a virtual machine: real units, real kernels, real modules, podman and docker, a real registry.
+"""A whole host in a virtual machine: real units, real kernels, podman and docker, a real registry.
 
-There is no GPU in it, so ``NVIDIA_DRIVER_TRY=1`` lets the loader try: the real ``nvidia.ko`` of the running kernel answers ENODEV
-("No such device"), which proves that image, kernel, unit and container fit together. Status 10 is the expected end.
+There is no GPU in it, so ``NVIDIA_DRIVER_TRY=1`` lets the loader try: the real ``nvidia.ko`` of the running kernel answers
+ENODEV ("No such device"), which proves that image, kernel, unit and container fit together. Status 10 is the expected end. Where
+a driver has to be loaded, the image holds stand-ins for the modules (``tests/standins/loaded_driver.py``).
 
 ``DRIVER_TEST_IMAGES`` names a registry that holds the images already; else they are built for the session (``whole``).
 """
 
 from __future__ import annotations
 
-import os
+import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pipeline import index as indexes
-from pipeline.assemble import Store
-from pipeline.index import Entry, Index
+from pipeline.index import Entry
 from pipeline.registry import Registry
-from tests import host_vm, registry_process
+from tests import host_vm
 from tests.host_machine import KERNEL, NEXT, A
-from tests.host_vm import GATEWAY, ROOT, Disk, Vm
-from tests.registry_process import running_registry
+from tests.host_site import Site
+from tests.host_vm import GATEWAY, Disk, Vm, steps
+from tests.standins import loaded_driver
 
-pytestmark = [
-    pytest.mark.budget("host"),
-    pytest.mark.e2e,
-    pytest.mark.skipif(not registry_process.installed(), reason=registry_process.MISSING),
-    pytest.mark.skipif(
-        bool(host_vm.missing()), reason=f"not installed: {' '.join(host_vm.missing())} (./doit.sh test installs them)"
-    ),
-    pytest.mark.skipif(os.geteuid() != 0, reason="making a disk with owners needs root"),
-]
+pytestmark = host_vm.MARKS
 
-SAID = "journalctl -b -u nvidia-driver.service --no-pager -o cat; nvidia-driver-host status"
-
-
-@pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Disk:
-    return host_vm.make_disk(host_vm.make_root(ROOT / "build/vm"), tmp_path_factory.mktemp("disk"))
-
-
-@pytest.fixture(scope="module")
-def source(request: pytest.FixtureRequest) -> Registry:
-    """Where the real images lie."""
-    given = os.environ.get("DRIVER_TEST_IMAGES")
-    return Registry(given or request.getfixturevalue("whole").registry.address, environ={})
-
-
-class Site:
-    """A registry of one test, which can be switched off."""
-
-    def __init__(self, root: Path, address: str) -> None:
-        self.registry, self.port, self.store = Registry(address, environ={}), address.rpartition(":")[2], Store(root / "layers")
-
-    def settings(self, **more: str) -> dict[str, str]:
-        return {
-            "DRIVER_REGISTRY": f"http://{GATEWAY}:{self.port}", "DRIVER_VERSION": A, "DRIVER_INSECURE": "1",
-            "DRIVER_RUNTIME": "podman", "NVIDIA_DRIVER_TRY": "1", "DRIVER_BOOT_DEADLINE": "300", **more,
-        }  # fmt: skip
-
-    def publish_index(self, *entries: Entry) -> None:
-        data = indexes.dump(Index(serial=7, generated="2026-11-24T12:00:00Z", pairs=entries))
-        host_vm.push_files(self.registry, self.store, {"index.json": data}, "index")
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with running_registry(tmp_path / "registry") as address:
-        yield Site(tmp_path, address)
+SAID = "said; nvidia-driver-host status"
+TAGS = [f"{KERNEL}-{A}", f"{A}-{KERNEL}-debian12"]
 
 
 @pytest.mark.parametrize("runtime", ["podman", "docker"])
 def test_a_boot_pulls_the_image_and_tries_its_modules_and_an_upgrade_needs_no_registry(
-    disk: Disk, source: Registry, tmp_path: Path, runtime: str
+    disk: Disk, images: Registry, site: Site, tmp_path: Path, runtime: str
 ) -> None:
-    with running_registry(tmp_path / "registry") as address:
-        site = Site(tmp_path, address)
-        digests = {kernel: host_vm.trim(source, f"{kernel}-{A}", site.registry, [f"{kernel}-{A}"]) for kernel in (KERNEL, NEXT)}
-        vm = Vm(disk, tmp_path / "vm", **site.settings(DRIVER_RUNTIME=runtime))
-        said = vm.boot(f"{SAID}; nvidia-driver-host prefetch; nvidia-driver-host may-reboot; nvidia-driver-host status --json")
+    digests = {kernel: site.push(images, f"{kernel}-{A}", [f"{kernel}-{A}"]) for kernel in (KERNEL, NEXT)}
+    vm = Vm(disk, tmp_path / "vm", **site.settings(DRIVER_RUNTIME=runtime))
+    said = vm.boot(f"{SAID}; nvidia-driver-host prefetch; nvidia-driver-host may-reboot; nvidia-driver-host status --json")
     assert f"loading proprietary modules of {A} for {KERNEL}" in said
     assert "No such device" in said
+    assert "unit: active exited status 10" in said
     assert f"for {NEXT}: {A} is here ({digests[NEXT]}" in said
     assert f"free: the image for {NEXT} is here ({A})" in said
     assert f'"image": "{digests[KERNEL]}"' in said
@@ -92,3 +48,93 @@ def test_a_boot_pulls_the_image_and_tries_its_modules_and_an_upgrade_needs_no_re
     assert "No such device" in said
     assert f"{A} here, {digests[NEXT]}" in said
     assert time.monotonic() - started < host_vm.LONGEST
+
+
+def test_without_an_image_the_console_says_why_and_an_uninstallation_leaves_nothing(
+    installed: tuple[Disk, str], site: Site, tmp_path: Path
+) -> None:
+    disk, said = installed
+    install = steps(said)
+    assert re.search(r"\b[1-9]\d* file\(s\) changed", install["first"])
+    assert "install.sh: 0 file(s) changed" in install["second"], "installing again changes nothing"
+    failed = Entry(
+        os="debian",
+        arch="amd64",
+        kernel=KERNEL,
+        driver=A,
+        outcome="failed",
+        reason="too few arguments",
+        see="https://a.example/1",
+    )
+    site.publish_index(failed)
+    vm = Vm(disk, tmp_path / "vm", **site.settings())
+    script = "step boot; said; echo multi-user $(systemctl is-active multi-user.target)\n"
+    script += f"step gone; nvidia-driver-host uninstall; {host_vm.LISTED}"
+    said = vm.boot(script)
+    reason = f"no image for kernel {KERNEL} and driver {A}: failed: too few arguments (https://a.example/1)"
+    assert reason in vm.console[: vm.console.index("=== boot")], "on the console, without anybody asking"
+    assert "set DRIVER_FALLBACK or another DRIVER_VERSION" in vm.console
+    done = steps(said)
+    assert "unit: activating auto-restart status 30" in done["boot"]
+    assert "multi-user active" in done["boot"]
+    before, after = (set(re.findall(r"^(?:etc|usr|opt)/\S+$", text, re.MULTILINE)) for text in (install["before"], done["gone"]))
+    assert "taken away" in done["gone"]
+    left = {path for path in after - before if not path.startswith(("etc/docker/", "etc/containers/"))}  # the engines' own
+    assert left == {"etc/nvidia-driver/driver.env"}, "and the settings are the administrator's"
+
+
+@host_vm.asked_for
+def test_a_registry_that_is_down_is_asked_again_and_a_silent_one_is_not_waited_for_without_end(
+    disk: Disk, images: Registry, site: Site, standins: dict[str, dict[str, bytes]], tmp_path: Path
+) -> None:
+    digest = site.push(images, TAGS[0], TAGS, files=loaded_driver.image_files(KERNEL, A, standins[A]))
+    site.wire.set("refusing")
+    vm = Vm(disk, tmp_path / "vm", **site.settings())
+    proxy = f"http://{GATEWAY}:{site.wire.port}"
+    script = """
+    step down; echo "unit $(state)"; end=$(($(uptime) + 120))
+    asked() { journalctl -b -o cat -u nvidia-driver.service | grep -c 'asking again'; }
+    until [ "$(asked)" -ge 2 ] || [ $(uptime) -gt $end ]; do sleep 1; done
+    tell up; rest; step up; said
+    step silence; systemctl stop nvidia-driver.service; podman rmi -af > /dev/null; rm /var/lib/nvidia-driver/pins/*
+    setting DRIVER_BOOT_DEADLINE 5; tell silence; begun=$(uptime); again; echo "took $(($(uptime) - begun)) s"
+    step proxy; tell up; setting DRIVER_REGISTRY http://registry.test; setting HTTP_PROXY PROXY; again
+    """
+    done = steps(vm.boot(script.replace("PROXY; ", f"{proxy}; "), waits=False, control=site.control))
+    assert re.search(r"unit activating start\b", done["down"]), "the boot has gone on while the unit waits"
+    assert re.search(r"connection refused; asking again in 5 s \(\d+ s left\)", done["up"])
+    assert re.search(r"connection refused; asking again in 10 s \(\d+ s left\)", done["up"])
+    assert f"driver {A} is loaded on {KERNEL} ({digest})" in done["up"]
+    assert "unit: active exited status 0" in done["up"]
+    assert "took more than 30 s" in done["silence"]
+    assert "unit: activating auto-restart status 31" in done["silence"]
+    taken = re.search(r"took (\d+) s", done["silence"])
+    assert taken
+    assert int(taken[1]) < 150
+    assert f"driver {A} is loaded on {KERNEL} ({digest})" in done["proxy"], "from a registry that only the proxy knows"
+
+
+@host_vm.asked_for
+def test_the_full_image_fills_the_volume_whose_tools_run_before_any_module_is_loaded(
+    disk: Disk, images: Registry, tmp_path: Path
+) -> None:
+    place = f"{GATEWAY}:{images.host.rpartition(':')[2]}/{images.repository}".removesuffix("/driver")
+    settings = {"DRIVER_REGISTRY": f"http://{place}", "DRIVER_VERSION": A, "DRIVER_INSECURE": "1", "NVIDIA_DRIVER_TRY": "1"}
+    vm = Vm(disk, tmp_path / "vm", **settings)
+    script = f"""
+    step volume; end=$(($(uptime) + 420))
+    until ! systemctl show -P ActiveState nvidia-driver.service | grep -q activating || [ $(uptime) -gt $end ]; do sleep 2; done
+    said; cat $VOLUMES/{A}/.complete; ls $VOLUMES/{A}; ls $VOLUMES/{A}/lib64
+    step tool; $VOLUMES/{A}/host-bin/nvidia-smi; echo ended $?
+    step container; image=$(podman images -q | head -n 1)
+    podman run --rm --volume $VOLUMES/{A}:/usr/local/nvidia:ro --entrypoint ls $image /usr/local/nvidia/bin/nvidia-smi
+    """
+    done = steps(vm.boot("VOLUMES=/var/lib/nvidia-docker/volumes/nvidia_driver" + script, waits=False))
+    assert "filled the volume" in done["volume"]
+    assert f"\n{A}\n" in done["volume"], "the stamp"
+    assert {"bin", "lib", "lib64", "host-bin", "glibc"} <= set(done["volume"].split())
+    assert {"libcuda.so", "libcuda.so.1", f"libcuda.so.{A}", "libnvidia-ml.so.1"} <= set(done["volume"].split())
+    assert "No such device" in done["volume"]
+    assert "unit: active exited status 10" in done["volume"]
+    assert "couldn't communicate with the NVIDIA driver" in done["tool"], "it runs, by the volume's own loader"
+    assert "/usr/local/nvidia/bin/nvidia-smi" in done["container"]
