@@ -19,13 +19,13 @@ from msgspec import Meta, Struct, field
 
 from . import family_names
 from .errors import BadFileError, PipelineError
-from .pinned import KINDS, LINE, Kind, Line, Os, Sha256
+from .pinned import KINDS, SAYING, Kind, Line, Os, Sha256
 from .versions import VersionRange, within
 
 COMPAT_FILE: Final = Path("compat.toml")
 PATCHES: Final = Path(__file__).resolve().parent.parent / "dockerfiles" / "patches"
 _Slug = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}\Z")]
-_Reason = Annotated[str, Meta(min_length=10, pattern=LINE)]
+_Reason = Annotated[str, Meta(min_length=10, pattern=SAYING)]
 _Link = Annotated[str, Meta(pattern=r"^https://[!-~]+\Z")]
 
 

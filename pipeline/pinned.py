@@ -34,6 +34,8 @@ Url = Annotated[str, Meta(pattern=r"^https?://[!-~]+\Z", max_length=500)]
 Place = Annotated[str, Meta(pattern=r"^/[ -~]+\Z", max_length=500)]
 LINE: Final = r"^[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]*\Z"
 """What people write for people: it ends up in terminals, so no newline, no escape code, nothing that turns text around."""
+SAYING: Final = r"^(?=.*\S)" + LINE.removeprefix("^")
+"""The same, where blanks alone say nothing."""
 Line = Annotated[str, Meta(pattern=LINE)]
 Reason = Annotated[str, Meta(min_length=1, max_length=700, pattern=LINE)]
 Date = Annotated[str, Meta(pattern=r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z\Z")]

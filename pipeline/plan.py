@@ -110,7 +110,7 @@ class Plan:
         builds: dict[tuple[str, str, str], list[Kernel]] = {}
         for kernel in self.lock.kernels:
             builds.setdefault((kernel.os, kernel.arch, kernel.kernel), []).append(kernel)
-        tried = {(d.version, d.arch): d for d in self.lock.drivers if kinds_of(self.wanted, d)}
+        tried = {(d.version, d.arch): d for d in self.lock.drivers if d.kinds}
         named: dict[str, tuple[Kernel, Driver, bool]] = {}
         for same in builds.values():
             newest = max(same, key=_age) if len(same) > 1 else same[0]
@@ -128,11 +128,13 @@ class Plan:
         return self._made[name]
 
     def _make(self, name: str, kernel: Kernel, driver: Driver, plain: bool) -> Pair:
-        kinds = kinds_of(self.wanted, driver)
+        chosen = kinds_of(self.wanted, driver)
+        kinds = chosen or driver.kinds
         gcc = self.lock.toolchain(kernel).gcc
         verdicts = compat.pair(self.rules, kernel.version, driver.version, kinds, kernel.os, gcc).kinds
         usable = tuple(kind for kind in kinds if not verdicts[kind].rule)
-        exclusion = _by_people(self.wanted, kernel, driver.version) or _by_rules(verdicts, driver, usable)
+        exclusion = _by_people(self.wanted, kernel, driver.version)
+        exclusion = exclusion or (_by_rules(verdicts, driver, usable) if chosen else _without_a_kind(driver))
         if exclusion is not None:
             usable = kinds
         return Pair(
@@ -188,6 +190,13 @@ class Plan:
 def _by_people(wanted: Wanted, kernel: Kernel, driver: str) -> Exclusion | None:
     held = wanted.exclusion(kernel, driver)
     return Exclusion("versions.toml", held.reason, held.see, held.lift) if held else None
+
+
+def _without_a_kind(driver: Driver) -> Exclusion:
+    """Why a driver is not tried none of whose kinds versions.toml wants."""
+    has = " and ".join(driver.kinds)
+    reason = f"{driver.version} has {has} modules only, and [build] kinds of versions.toml does not have that"
+    return Exclusion("versions.toml", reason, "", f"'{driver.kinds[0]}' in [build] kinds")
 
 
 def _by_rules(verdicts: dict[Kind, Verdict], driver: Driver, usable: tuple[Kind, ...]) -> Exclusion | None:

@@ -36,6 +36,10 @@ def policies(wanted: Wanted, name: str = str(WANTED_FILE)) -> Policies:
     """
     read = {os: _read(table, _kind(os), os, name) for os, table in wanted.families.items()}
     nvidia = _read(wanted.nvidia, Drivers, "nvidia", name)
+    for branch, kinds in nvidia.kinds.items() if nvidia else ():
+        if needless := [kind for kind in kinds if kind not in (wanted.build.kinds or kinds)]:
+            what = f"{needless[0]} modules are required of {branch}, and `$.build.kinds` does not have them"
+            raise BadFileError(f"{name}: {what} - at `$.nvidia.kinds`", hint="change one of the two")
     if nvidia and nvidia.os:
         family_names.check(nvidia.os, f"{name}: `$.nvidia.os`")
     return Policies(

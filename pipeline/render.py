@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import jinja2
 
@@ -23,7 +23,7 @@ from .rendered import LocalFile, Rendered
 from .skeleton import Hole, Looked, Skeleton, StandIn
 from .tree import LAYOUT, Tree, of_driver, of_kernel
 from .versions import DriverVersion
-from .wanted import Wanted
+from .wanted import Module, Wanted
 
 TEMPLATES: Final = Path(__file__).resolve().parent.parent / "dockerfiles"
 IMAGE_TEMPLATES: Final[Mapping[Form, str]] = {
@@ -39,7 +39,7 @@ MACHINES: Final = {"amd64": "Advanced Micro Devices X86-64", "arm64": "AArch64"}
 """As readelf calls them (binutils/readelf.c, get_machine_name())."""
 OPEN_FROM: Final = 560
 """From this branch on NVIDIA recommends the open kernel modules (design.md, "The image")."""
-MODULES: Final = ("nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-drm", "nvidia-peermem")
+MODULES: Final[tuple[str, ...]] = get_args(Module)
 """What every driver from branch 470 on is made of."""
 
 

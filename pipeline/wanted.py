@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -18,11 +18,13 @@ from msgspec import Meta, Struct, field
 from . import family_names
 from .errors import BadFileError, PipelineError, UsageError
 from .limits import MAX_UNPACKED
-from .pinned import LINE, Arch, Driver, Kernel, Kind, Line, Name, Os, Url
+from .pinned import KINDS, SAYING, Arch, Driver, Kernel, Kind, Line, Name, Os, Url
 from .versions import DriverVersion, VersionRange, within
 
 WANTED_FILE: Final = Path("versions.toml")
-Reason = Annotated[str, Meta(min_length=5, pattern=LINE)]
+Reason = Annotated[str, Meta(min_length=5, pattern=SAYING)]
+Module = Literal["nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-drm", "nvidia-peermem"]
+"""A kernel module of the driver."""
 Pattern = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._+~*?\[\]-]{1,100}\Z")]
 
 
@@ -119,9 +121,9 @@ class ToolchainWish(_Table, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Build(_Table, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How modules are made. ``modules`` empty: all that the driver has (NV_KERNEL_MODULES otherwise)."""
+    """How modules are made. ``modules`` empty: all that the driver has (NV_KERNEL_MODULES otherwise); ``kinds`` too."""
 
-    modules: tuple[Annotated[str, Meta(pattern=r"^nvidia(-[a-z]+)?\Z")], ...] = ()
+    modules: tuple[Module, ...] = ()
     kinds: tuple[Kind, ...] = ("open", "proprietary")
 
 
@@ -173,6 +175,12 @@ def parse(text: str, name: str = str(WANTED_FILE)) -> Wanted:
     seen: set[str] = set()
     for number, wish in enumerate(wanted.drivers):
         _version(wish.exact, f"{name}: `$.driver[{number}].exact`")
+        kinds = wanted.build.kinds or KINDS
+        if needless := [kind for kind in wish.required if kind not in kinds]:
+            raise BadFileError(
+                f"{name}: {needless[0]} modules are required, and `$.build.kinds` does not have them - at `$.driver[{number}]`",
+                hint="change one of the two",
+            )
         if wish.exact in seen:
             raise BadFileError(f"{name}: two entries for driver {wish.exact} - at `$.driver[{number}]`")
         seen.add(wish.exact)
@@ -229,7 +237,7 @@ def load(path: Path = WANTED_FILE) -> Wanted:
 
 def kinds_of(wanted: Wanted, driver: Driver) -> tuple[Kind, ...]:
     """The kinds that an image of ``driver`` is to hold."""
-    return tuple(kind for kind in driver.kinds if kind in wanted.build.kinds)
+    return tuple(kind for kind in driver.kinds if kind in (wanted.build.kinds or KINDS))
 
 
 def settings(wanted: Wanted, environ: Mapping[str, str] = os.environ) -> Settings:

@@ -48,6 +48,10 @@ class Run(Strict, DoitRun):  # type: ignore[misc]
         try:
             if int(params.get("num_process") or 0) < 0:
                 raise UsageError("-n takes 1 or more", hint="it is the number of pairs to build at once")
+            if any(name.startswith("DRIVER_SIGNING_KEY") for name in space.environ):
+                from ..signing import signer
+
+                signer(space.environ)  # a key that cannot sign the index is said now, not after hours of building
             with space.alone():
                 gc.disable()  # tens of thousands of records that all stay: the collector would go over them again and again
                 chosen = _chosen(space, args)

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct
 
 from ..errors import UpstreamDataError
-from ..pinned import LINE, Arch, Kind, Line, Os
+from ..pinned import SAYING, Arch, Kind, Line, Os
 from ..versions import DriverVersion
 
 SUPPORTED: Final = "newest of each supported branch"
@@ -16,7 +16,7 @@ Source = Literal["data-centre", "consumer", "redist", "debian", "unofficial"]
 """``consumer`` lists the one driver of ``latest.txt``, where a policy names that source. ``unofficial`` (the list, and else
 ``latest.txt``) is a hint: it makes reports, never a driver."""
 _Branch = Annotated[str, Meta(pattern=r"^[0-9]{2,3}\Z")]
-_Reason = Annotated[str, Meta(min_length=5, pattern=LINE)]
+_Reason = Annotated[str, Meta(min_length=5, pattern=SAYING)]
 _ARCHES: Final[tuple[Arch, ...]] = ("amd64", "arm64")
 
 

@@ -146,6 +146,7 @@ def test_a_condition_on_gcc_or_an_os_holds_only_where_that_is_known() -> None:
         ('kernel = "<4.15"', "", "excludes everything"),
         ('see = "https://example.com/readme"', "", "see"),
         ('reason = "open modules are younger"', 'reason = ""', "reason"),
+        ('reason = "open modules are younger"', 'reason = "            "', "reason"),
         ('outcome = "exclude"', 'outcome = "maybe"', "outcome"),
         ('file = "x.patch"', 'file = "../x.patch"', "file"),
         ('sha256 = "0', 'sha256 = "', "sha256"),

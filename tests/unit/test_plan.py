@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.errors import BadFileError, UsageError
 from pipeline.pinned import OsRelease
+from pipeline.policies import policies
 from tests import samples
 
 EXCLUDE = """
@@ -94,12 +95,39 @@ def test_before_branch_560_the_proprietary_kind_is_the_required_one() -> None:
     assert both.pairs[0].required == ("open", "proprietary")
 
 
+def test_a_driver_with_no_kind_that_is_wanted_is_excluded_and_says_what_to_change() -> None:
+    one = samples.driver(open=())
+    (pair,) = samples.plan(samples.a_lock(drivers=(one,), kernels=(samples.kernel(),)), "[build]\nkinds = ['open']\n").pairs
+    assert pair.exclusion is not None
+    assert pair.exclusion.rule == "versions.toml"
+    assert (
+        pair.exclusion.reason == "535.261.03 has proprietary modules only, and [build] kinds of versions.toml does not have that"
+    )
+    assert pair.exclusion.lift == "'proprietary' in [build] kinds"
+    assert "proprietary" in pair.rendered.text
+
+
+def test_no_kinds_are_all_kinds_as_no_modules_are_all_modules() -> None:
+    every, none = samples.plan(), samples.plan(text="[build]\nkinds = []\nmodules = []\n")
+    assert [pair.recipe for pair in none.pairs] == [pair.recipe for pair in every.pairs]
+    assert none.pairs[0].kinds == ("open", "proprietary")
+
+
+def test_kinds_that_are_required_of_a_branch_are_among_those_that_are_built() -> None:
+    wishes = samples.wishes("[build]\nkinds = ['open']\n[nvidia]\nkinds = {535 = ['proprietary']}\n")
+    with pytest.raises(BadFileError, match=r"proprietary modules are required of 535, and `\$\.build\.kinds`"):
+        policies(wishes)
+
+
 def test_a_selection_is_by_task_name_and_a_pattern_that_matches_nothing_is_an_error() -> None:
     plan = samples.plan()
     assert [p.kernel.kernel for p in plan.select(["image:*6.1.0-50*"])] == ["6.1.0-50-cloud-amd64"]
     assert plan.select([]) == plan.pairs
     with pytest.raises(UsageError, match="matches no pair"):
         plan.select(["image:*6.1.0-99*"])
+
+
+BOTH = "[[driver]]\nexact = '535.261.03'\nreason = 'because'\nrequired = ['open', 'proprietary']\n"
 
 
 @pytest.mark.parametrize(
@@ -111,6 +139,12 @@ def test_a_selection_is_by_task_name_and_a_pattern_that_matches_nothing_is_an_er
         ("[[driver]]\nexact = '535'\nreason = 'because'", "not an NVIDIA driver version"),
         ("[[driver]]\nexact = '535.261.03'\n", "missing required field `reason`"),
         ("settings = 3", "Expected `object`"),
+        ("[settings]\nsource_date_epoch = -1", "`$.settings.source_date_epoch`"),
+        ("[[driver]]\nexact = '535.261.03'\nreason = '      '", "`$.driver[0].reason`"),
+        ("[[exclude]]\ndriver = '535'\nreason = '      '", "`$.exclude[0].reason`"),
+        ("[build]\nmodules = ['nvidia-foo']", "Invalid enum value 'nvidia-foo' - at `$.build.modules[0]`"),
+        (f"[build]\nkinds = ['proprietary']\n{BOTH}", "open modules are required, and `$.build.kinds` does not have them"),
+        (f"[build]\nkinds = ['open']\n{BOTH}", "proprietary modules are required, and `$.build.kinds` does not"),
         ("[[", "versions.toml"),
     ],
 )

@@ -20,9 +20,10 @@ from pipeline.parts import Workshop
 from pipeline.published import Published, push
 from pipeline.registry import Registry
 from pipeline.signing import signer
-from tests import registry_process
+from tests import registry_process, samples
 from tests.host_machine import make_key
 from tests.registry_process import running_registry
+from tests.small_project import SmallProject
 
 
 def verify(public: Path, data: bytes, signature: bytes, folder: Path) -> bool:
@@ -163,3 +164,11 @@ def test_a_run_without_the_key_does_not_put_an_unsigned_index_over_a_signed_one(
     with pytest.raises(UsageError, match=f"is signed.*{signing.KEY_FILE}"):
         publish(registry, tmp_path, Index(serial=6, generated="2026-11-24T13:00:00Z", pairs=INDEX.pairs))
     assert "index.json.sig" in files(registry)
+
+
+def test_a_run_whose_key_cannot_sign_is_refused_before_anything_is_asked_or_built(tmp_path: Path) -> None:
+    project = SmallProject(tmp_path / "project", samples.a_lock(), registry="localhost:1")
+    done = project.doit(DRIVER_SIGNING_KEY_FILE=str(tmp_path / "nosuch"))
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith(f"doit: DRIVER_SIGNING_KEY_FILE={tmp_path / 'nosuch'}: No such file or directory")
+    assert done.stderr.count("\n") == 1
