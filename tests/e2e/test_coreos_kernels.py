@@ -196,7 +196,7 @@ def old(world: World, scratch: Path, environ: dict[str, str]) -> World:
     (checkout.root / "versions.toml").write_text(wishes)
     checkout.relock(lambda lock: msgspec.structs.replace(lock, drivers=(), kernels=(), pending=(), pending_drivers=()))
     update = checkout.doit("update")
-    return World(checkout, world.vendors, update, checkout.doit("--json", f"driver:{OLD}/amd64"))
+    return World(checkout, world.vendors, update, checkout.doit("--json"))
 
 
 def test_an_update_pins_both_vendors_kernels_and_the_driver(world: World) -> None:
@@ -420,3 +420,12 @@ def test_a_driver_with_proprietary_modules_only_has_a_proved_userspace(old: Worl
         names = set(tar.getnames())
     assert {f"usr/local/nvidia/lib64/libcuda.so.{OLD}", "usr/local/nvidia/lib64/libcuda.so.1", "usr/bin/nvidia-smi"} <= names
     assert not [name for name in names if name.startswith("firmware/nvidia/") and name.endswith(".bin")]
+
+
+def test_its_modules_are_compiled_and_loaded_on_the_booted_kernel_and_pushed(old: World, tmp_path: Path) -> None:
+    pair = f"flatcar/amd64:{FLATCAR_KERNEL}-{OLD}"
+    assert old.build.outcomes == {pair: "built"}
+    assert old.build.steps("proof") == [pair]
+    module = read_module(old.module(FLATCAR_KERNEL, tmp_path))
+    assert (module.first("version"), module.first("license")) == (OLD, "NVIDIA")
+    assert [labels["io.coreos-nvidia.kinds"] for labels in old.labels()] == ["proprietary"]
