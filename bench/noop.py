@@ -63,7 +63,7 @@ def doit(root: Path, registry: str, *words: str) -> Run:
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("DRIVER_", "DOCKER_"))}
     environ.pop("PYTHONDONTWRITEBYTECODE", None)  # with it our modules would be compiled at each start: 0.1 s
     environ |= {"DRIVER_REGISTRY": registry, "DOCKER_HOST": "unix:///nowhere/docker.sock"}
-    program = [sys.executable, "-m", "doit", *words]
+    program = [sys.executable, "-m", "pipeline", *words]
     begin = time.monotonic()
     process = subprocess.Popen(program, cwd=root, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
