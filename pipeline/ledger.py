@@ -190,8 +190,11 @@ class Ledger:
             return "excluded"
         return "built" if self.built(pair) else "failed" if pair.failed_tag in self.tags else "pending"
 
-    def settle_aliases(self, plan: Plan, changed: Iterable[Pair], shop: Workshop) -> None:
-        """Point ``<kernel>-<branch>`` names at the newest built driver of the branch; they only move forward."""
+    def settle_aliases(self, plan: Plan, changed: Iterable[Pair], shop: Workshop, *, missing: bool = True) -> None:
+        """Point ``<kernel>-<branch>`` names at the newest built driver of the branch; they only move forward.
+
+        Those of ``changed`` pairs, and those that are ``missing``, which a runner that died has left.
+        """
         changed_ids = {pair.id for pair in changed}
         owners: dict[str, dict[str, Pair]] = {}
         touched: set[str] = set()
@@ -202,7 +205,7 @@ class Ledger:
                 held = owners.setdefault(tag, {}).get(pair.kernel.arch)
                 if held is None or DriverVersion(held.driver.version) < DriverVersion(pair.driver.version):
                     owners[tag][pair.kernel.arch] = pair
-                if pair.id in changed_ids or tag not in self.tags:
+                if pair.id in changed_ids or (missing and tag not in self.tags):
                     touched.add(tag)
         for tag in sorted(touched):
             self._settle(tag, owners[tag], shop)

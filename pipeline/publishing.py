@@ -27,7 +27,7 @@ def publish(space: Workspace, worked_on: Sequence[Pair]) -> Index:
         book.refresh()
     for _ in range(_ROUNDS):
         if worked_on:
-            book.settle_aliases(space.plan, worked_on, shop)
+            book.settle_aliases(space.plan, worked_on, shop, missing=False)
         local = ledger.local_index(space.root)
         index = book.index(space.plan, local)
         pushed = book.push_index(index, space.plan, shop)
@@ -39,6 +39,8 @@ def publish(space: Workspace, worked_on: Sequence[Pair]) -> Index:
         book.refresh()
         if _outcomes(book.tags) <= seen:
             break
+    if worked_on:  # at the end: who finished beside us has settled its own by now
+        book.settle_aliases(space.plan, (), shop)
     return index
 
 
