@@ -177,7 +177,7 @@ OPEN_AND_CLOSED: list[Kind] = ["open", "proprietary"]
 def test_our_file_is_sound_and_its_patches_are_the_pinned_ones(ours: Compat) -> None:
     assert [patch.read(ROOT / compat.PATCHES) for patch in ours.patches] == [PATCH.read_bytes()]
     assert {path.name for path in (ROOT / compat.PATCHES).iterdir()} == {patch.file for patch in ours.patches}
-    assert len(ours.rules) == 12
+    assert len(ours.rules) == 13
 
 
 def test_535_261_03_is_built_on_6_1_0_56_both_kinds_the_open_one_patched(ours: Compat) -> None:

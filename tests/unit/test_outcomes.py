@@ -278,3 +278,14 @@ def test_the_committed_document_and_page_are_those_of_the_committed_results() ->
     of_page, of_results = (shown.findall(text) for text in ((ROOT / table.PAGE).read_text(), page(table.index(found, results))))
     assert of_page == of_results != [], "run 'python -m bench.outcomes write'"
     assert {row.given.key for row in results} <= {given.key for _, given in found}
+
+
+def test_no_rule_of_ours_leaves_out_what_was_measured_to_load() -> None:
+    rules = compat.load(ROOT / "compat.toml")
+    versions = {kernel.kernel: kernel.version for kernel in pins.Space(ROOT, {}).lock.kernels}
+    loads = [row.given for row in Results(ROOT / FILE) if row.outcome == "loads"]
+    assert loads
+    for given in loads:
+        verdict = compat.why(rules, versions[given.kernel], given.driver, given.kind, "debian", given.gcc)
+        assert verdict.rule is None, given
+        assert {patch.file for patch in verdict.patches} == set(given.patches)
