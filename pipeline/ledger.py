@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -34,6 +35,8 @@ if TYPE_CHECKING:  # what builds is imported by those who build
 
 OUTCOMES: Final = Path("build/outcomes")
 NOT_BUILT: Final = "not built yet"
+_SILENT: Final = 3.0
+"""Seconds after which a wait for the registry is said."""
 
 
 class Ledger:
@@ -53,8 +56,12 @@ class Ledger:
     @cached_property
     def tags(self) -> set[str]:
         """Every tag of the repository."""
-        asked, self._asked = self._asked, None
-        return set(asked.result() if asked else self.registry.tags())
+        asked, self._asked = self._asked or aside(self.registry.tags), None
+        try:
+            return set(asked.result(timeout=_SILENT))
+        except TimeoutError:
+            print(f"doit: waiting for {self.registry.host} to list the tags of {self.registry.repository}", file=sys.stderr)
+        return set(asked.result())
 
     @cached_property
     def _image(self) -> Published:

@@ -50,7 +50,8 @@ class Workspace:
         self.at_once = 1
         self.to_do: Sequence[Pair] | None = None
         """The pairs that a run has found not done; None where nobody asked."""
-        self.registry_attempts = 5
+        self.impatient = False
+        """True where something is at hand that is shown instead of what the registry does not say at once."""
 
     @cached_property
     def wanted(self) -> Wanted:
@@ -92,7 +93,10 @@ class Workspace:
         """Where images go."""
         from .registry import Registry
 
-        return Registry(self.settings.registry, environ=self.environ, attempts=self.registry_attempts)
+        place = self.settings.registry
+        if not self.impatient:
+            return Registry(place, environ=self.environ)
+        return Registry(place, environ=self.environ, attempts=2, timeout=(4, 4), sleep=lambda wish: time.sleep(min(wish, 1.0)))
 
     @cached_property
     def ledger(self) -> Ledger:

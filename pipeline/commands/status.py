@@ -73,7 +73,7 @@ def _published(space: Workspace) -> Index:
 
 def present(space: Workspace) -> Index:
     """The index as the registry's tags have it now; the last one known where it does not answer, which is said."""
-    space.registry_attempts = 2  # who waits for an answer has one at hand: what was known last
+    space.impatient = True
     book = space.ledger
     book.ask()
     local = ledger.local_index(space.root)

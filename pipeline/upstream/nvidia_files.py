@@ -6,13 +6,12 @@ proves nothing, since Vulkan betas are tagged there too and lie elsewhere.
 
 from __future__ import annotations
 
-import hashlib
 import re
-from typing import Annotated, BinaryIO, Final
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct, field
 
-from ..errors import IntegrityError, UpstreamDataError
+from ..errors import UpstreamDataError
 from ..pinned import Arch, Sha256
 from ..versions import DriverVersion
 from . import strict_json
@@ -27,7 +26,6 @@ REDIST_ARCH: Final[dict[Arch, str]] = {"amd64": "linux-x86_64", "arm64": "linux-
 _HINT: Final = "the document is refused; see whether its format has changed"
 _SUM: Final = re.compile(r"([0-9a-fA-F]+) [ *]([A-Za-z0-9][A-Za-z0-9._+-]*)")
 _DIST: Final = re.compile(r"DIST (\S+) ([0-9]{1,15})((?: [A-Z0-9]+ [0-9a-f]+)+)")
-_BLOCK: Final = 1 << 20
 
 
 class Archive(Struct, frozen=True, kw_only=True):
@@ -197,21 +195,3 @@ def parse_manifest(data: bytes, url: str) -> dict[str, ManifestEntry]:
     if not found:
         raise UpstreamDataError(f"{url}: no DIST line in it", hint=_HINT)
     return found
-
-
-def check_file(entry: ManifestEntry, stream: BinaryIO) -> None:
-    """Read all of ``stream`` and hold it against what the distributor measured.
-
-    Raises IntegrityError for another size or digest.
-    """
-    blake2b, sha512, size = hashlib.blake2b(), hashlib.sha512(), 0
-    while block := stream.read(_BLOCK):
-        blake2b.update(block)
-        sha512.update(block)
-        size += len(block)
-    if (size, blake2b.hexdigest(), sha512.hexdigest()) != (entry.size, entry.blake2b, entry.sha512):
-        what = f"{size} bytes, not {entry.size}" if size != entry.size else "a digest differs"
-        raise IntegrityError(
-            f"{entry.name} is not the file a distributor has measured: {what}",
-            hint="do not use it; fetch it from NVIDIA again, and compare",
-        )
