@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 
 SYSTEM_SOCKET: Final = Path("/var/run/docker.sock")
 SECONDS: Final = 10.0
+NO_ADDRESS: Final = "it is not the address of an engine, such as unix:///run/docker.sock"
 _LOCAL_REGISTRY = re.compile(r"localhost:([1-9][0-9]{0,4})")
 
 
@@ -44,9 +45,9 @@ class _OverSocket(HTTPConnection):
 
 def ask_engine(host: str) -> str:
     """Why no engine answers ``GET /_ping`` at ``host``; empty where one does, or where only a client can tell (ssh)."""
-    parts = urlsplit(host)
     connection: HTTPConnection
     try:
+        parts = urlsplit(host)
         if parts.scheme == "unix":
             connection = _OverSocket(parts.path)
         elif parts.scheme in {"tcp", "http"}:
@@ -54,9 +55,9 @@ def ask_engine(host: str) -> str:
         elif parts.scheme in {"ssh", "https"}:
             return ""
         else:
-            return "it is not the address of an engine, such as unix:///run/docker.sock"
+            return NO_ADDRESS
     except ValueError as error:
-        return str(error)
+        return f"{NO_ADDRESS}: {error}"
     try:
         connection.request("GET", "/_ping")
         status = connection.getresponse().status

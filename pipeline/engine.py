@@ -20,6 +20,7 @@ import requests.exceptions
 import urllib3.exceptions
 
 from .errors import DiskError, EngineError, PairFailed, UsageError
+from .http_answers import cause
 
 ENGINE_FILE: Final = Path("build/engine.env")
 API_AT_LEAST: Final = (1, 41)
@@ -30,6 +31,18 @@ _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 _KILLED: Final = ("137", "143")
 _TROUBLE: Final = (docker.errors.DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError)
 """What the SDK raises; the last one where a connection ends in the middle of a stream, which it reads below requests."""
+
+
+NO_ENGINE_HINT: Final = "run ./doit.sh, which starts one, or set DOCKER_HOST"
+
+
+def hint(environ: Mapping[str, str] = os.environ, configured: str = "") -> str:
+    """What to do where no engine answers: ``doit.sh`` never replaces one that somebody has named."""
+    if environ.get("DOCKER_HOST"):
+        return "mend DOCKER_HOST, or unset it and run ./doit.sh, which starts one"
+    if configured:
+        return "mend docker_host in versions.toml, or take it out and run ./doit.sh, which starts one"
+    return NO_ENGINE_HINT
 
 
 def address(environ: Mapping[str, str] = os.environ, configured: str = "", engine_file: Path = ENGINE_FILE) -> str:
@@ -51,9 +64,10 @@ def address(environ: Mapping[str, str] = os.environ, configured: str = "", engin
 class Engine:
     """One engine; connects at the first use."""
 
-    def __init__(self, host: str, *, timeout: int = 3600) -> None:
+    def __init__(self, host: str, *, timeout: int = 3600, hint: str = NO_ENGINE_HINT) -> None:
+        """``hint``: what to do where it does not answer. Raises EngineError, UsageError."""
         self.host = host
-        version = self._version(host)
+        version = self._version(host, hint)
         try:
             api = tuple(int(part) for part in str(version.get("ApiVersion", "")).split("."))
         except ValueError:
@@ -67,16 +81,13 @@ class Engine:
         self.cpus: int = int(self._call("info", self._api.info).get("NCPU") or 1)
 
     @staticmethod
-    def _version(host: str) -> Mapping[str, Any]:
+    def _version(host: str, hint: str) -> Mapping[str, Any]:
         """What the engine says of itself, before anybody settles on a version of the API; leaves no connection open."""
         try:
             with contextlib.closing(docker.APIClient(base_url=host, version=".".join(map(str, API_AT_LEAST)), timeout=60)) as api:
                 found = api.version(api_version=False)
         except (*_TROUBLE, OSError, ValueError) as error:
-            raise EngineError(
-                f"no container engine answers at {host} ({_reason(error)})",
-                hint="run ./doit.sh, which starts one, or set DOCKER_HOST",
-            ) from error
+            raise EngineError(f"no container engine answers at {host} ({_reason(error)})", hint=hint) from error
         return found if isinstance(found, Mapping) else {}
 
     def has(self, tag: str, recipe: str) -> bool:
@@ -263,4 +274,4 @@ def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def _reason(error: Exception) -> str:
     explanation = getattr(error, "explanation", None)
-    return str(explanation or error).strip() or type(error).__name__
+    return str(explanation or "").strip() or cause(error)

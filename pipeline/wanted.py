@@ -243,7 +243,7 @@ def kinds_of(wanted: Wanted, driver: Driver) -> tuple[Kind, ...]:
 def settings(wanted: Wanted, environ: Mapping[str, str] = os.environ) -> Settings:
     """``wanted.settings`` with what the environment says on top.
 
-    Raises UsageError for a SOURCE_DATE_EPOCH that is no number.
+    Raises UsageError for a variable that cannot be meant.
     """
     chosen: dict[str, Any] = msgspec.structs.asdict(wanted.settings)
     variables = (("registry", "DRIVER_REGISTRY"), ("docker_host", "DOCKER_HOST"), ("mirrors", "DRIVER_MIRRORS"))
@@ -258,4 +258,6 @@ def settings(wanted: Wanted, environ: Mapping[str, str] = os.environ) -> Setting
         if not (limit.isascii() and limit.isdigit() and int(limit[:18]) >= 1 << 20):
             raise UsageError(f"DRIVER_MAX_UNPACKED is '{limit}'", hint="set it to bytes, 1048576 or more, or unset it")
         chosen["max_unpacked"] = int(limit)
+    if (plain := environ.get("DRIVER_INSECURE", "")) not in ("", "0", "1"):
+        raise UsageError(f"DRIVER_INSECURE is '{plain}'", hint="set it to 1 for plain http to the registry, or unset it")
     return Settings(**chosen)

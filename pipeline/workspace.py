@@ -138,7 +138,9 @@ class Workspace:
         """Open the container engine."""
         from . import engine
 
-        return engine.Engine(engine.address(self.environ, self.wanted.settings.docker_host, self.root / engine.ENGINE_FILE))
+        named = self.wanted.settings.docker_host
+        host = engine.address(self.environ, named, self.root / engine.ENGINE_FILE)
+        return engine.Engine(host, hint=engine.hint(self.environ, named))
 
     @cached_property
     def shop(self) -> Workshop:

@@ -46,7 +46,7 @@ def offline(bare: Checkout) -> Checkout:
 def test_no_engine_is_said_in_one_line_however_many_pairs_need_it(bare: Checkout, empty: str) -> None:
     ran = bare.doit("--json", DOCKER_HOST=NOBODY_THERE, DRIVER_REGISTRY=empty).ended(2)
     assert ran.complaint.startswith(f"doit: no container engine answers at {NOBODY_THERE} (")
-    assert "run ./doit.sh, which starts one, or set DOCKER_HOST" in ran.complaint
+    assert "mend DOCKER_HOST, or unset it and run ./doit.sh, which starts one" in ran.complaint
     assert set(bare.outcomes().values()) == {"pending"}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine import LABEL, Engine, address
+from pipeline.engine import LABEL, Engine, address, hint
 from pipeline.errors import DiskError, EngineError, PairFailed, UsageError
 from tests.told_server import Handler, Seen, Told, says
 
@@ -99,6 +99,21 @@ def test_what_does_not_answer_as_an_engine_is_named_with_what_to_do(asked: Asked
 def test_where_nobody_is_no_engine_answers(host: str) -> None:
     with pytest.raises(EngineError, match=f"no container engine answers at {host}"):
         Engine(host)
+
+
+@pytest.mark.parametrize("host", ["tcp://127.0.0.1:1", "http://127.0.0.1:1"])
+def test_why_nobody_answers_is_said_in_words_and_not_as_the_library_wraps_it(host: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        Engine(host)
+    assert "Pool" not in caught.value.message
+    assert "0x" not in caught.value.message
+    assert "refused" in caught.value.message
+
+
+def test_who_has_named_the_engine_is_not_told_that_another_would_be_started() -> None:
+    assert hint({"DOCKER_HOST": "tcp://dead"}).startswith("mend DOCKER_HOST, or unset it")
+    assert hint({}, "tcp://dead").startswith("mend docker_host in versions.toml, or take it out")
+    assert hint({}) == "run ./doit.sh, which starts one, or set DOCKER_HOST"
 
 
 @pytest.mark.parametrize(("labels", "there"), [({LABEL: RECIPE}, True), ({LABEL: "cd" * 32}, False), ({}, False), (None, False)])

@@ -61,7 +61,9 @@ def test_an_engine_that_answers_a_ping_has_no_problem(engine: str) -> None:
     assert probe.ask_engine(engine) == ""
 
 
-@pytest.mark.parametrize("host", ["unix:///nowhere", "tcp://127.0.0.1:99999", "npipe:////./pipe/docker_engine", "docker", ""])
+@pytest.mark.parametrize(
+    "host", ["unix:///nowhere", "tcp://127.0.0.1:99999", "npipe:////./pipe/docker_engine", "docker", "tcp://[::1", ""]
+)
 def test_an_address_where_no_engine_can_be_has_a_problem(host: str) -> None:
     assert probe.ask_engine(host)
 

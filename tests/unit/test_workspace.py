@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import BadFileError, DiskError
+from pipeline.errors import BadFileError, DiskError, UsageError
 from pipeline.workspace import Busy, Workspace
 from tests import samples
 from tests.misbehaving_server import MisbehavingServer, file
@@ -108,3 +108,9 @@ def test_an_update_without_room_for_its_own_files_says_so_in_one_line(words: lis
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"doit: {tmp_path / 'build'}: File exists: free some disk space, or mend its rights")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_switch_that_is_neither_on_nor_off_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "versions.toml").write_text("[build]\n")
+    with pytest.raises(UsageError, match="DRIVER_INSECURE is '2'"):
+        _ = Workspace(tmp_path, {"DRIVER_INSECURE": "2"}).settings
