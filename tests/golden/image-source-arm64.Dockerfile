@@ -32,7 +32,7 @@ ADD modules.tar /in/
 RUN set -eu; mkdir -p /build; mv /in/kernel /build/nvidia
 # JOBS decides how fast, never what.
 ARG JOBS=2
-RUN make -C /lib/modules/6.1.176-coreos/source KBUILD_OUTPUT=/lib/modules/6.1.176-coreos/build M=/build/nvidia -j"$JOBS" ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- KCFLAGS=-g0 IGNORE_CC_MISMATCH=1 KBUILD_MODPOST_WARN=1 NV_KERNEL_MODULES="nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem" NV_SPECTRE_V2=0 \
+RUN make -C /lib/modules/6.1.176-coreos/source KBUILD_OUTPUT=/lib/modules/6.1.176-coreos/build M=/build/nvidia -j"$JOBS" ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- KCFLAGS=-g0 IGNORE_CC_MISMATCH=1 IGNORE_MISSING_MODULE_SYMVERS=1 KBUILD_MODPOST_WARN=1 NV_KERNEL_MODULES="nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem" NV_SPECTRE_V2=0 \
       NV_KERNEL_SOURCES=/lib/modules/6.1.176-coreos/source NV_KERNEL_OUTPUT=/lib/modules/6.1.176-coreos/build nvidia/nv-dma.o
 
 FROM kernel AS proprietary
@@ -42,7 +42,7 @@ ADD modules.tar /in/
 RUN set -eu; mkdir -p /build; mv /in/kernel /build/nvidia
 COPY --from=probes /build/nvidia/conftest/ /build/nvidia/conftest/
 ARG JOBS=2
-RUN set -eu; make -C /build/nvidia KERNEL_UNAME=6.1.176-coreos -j"$JOBS" ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- KCFLAGS=-g0 IGNORE_CC_MISMATCH=1 KBUILD_MODPOST_WARN=1 NV_KERNEL_MODULES="nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem" modules; \
+RUN set -eu; make -C /build/nvidia KERNEL_UNAME=6.1.176-coreos -j"$JOBS" ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- KCFLAGS=-g0 IGNORE_CC_MISMATCH=1 IGNORE_MISSING_MODULE_SYMVERS=1 KBUILD_MODPOST_WARN=1 NV_KERNEL_MODULES="nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem" modules; \
     mkdir -p /out/opt/lib/modules/6.1.176-coreos; \
     for module in nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem; do \
       aarch64-linux-gnu-strip --strip-debug -o /out/opt/lib/modules/6.1.176-coreos/$module.ko /build/nvidia/$module.ko; done; \
@@ -58,7 +58,7 @@ ADD modules.tar /in/
 RUN set -eu; mkdir -p /build; mv /in/kernel-open /build/nvidia
 COPY --from=probes /build/nvidia/conftest/ /build/nvidia/conftest/
 ARG JOBS=2
-RUN set -eu; make -C /build/nvidia KERNEL_UNAME=6.1.176-coreos -j"$JOBS" ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- KCFLAGS=-g0 IGNORE_CC_MISMATCH=1 KBUILD_MODPOST_WARN=1 NV_KERNEL_MODULES="nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem" modules; \
+RUN set -eu; make -C /build/nvidia KERNEL_UNAME=6.1.176-coreos -j"$JOBS" ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- KCFLAGS=-g0 IGNORE_CC_MISMATCH=1 IGNORE_MISSING_MODULE_SYMVERS=1 KBUILD_MODPOST_WARN=1 NV_KERNEL_MODULES="nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem" modules; \
     mkdir -p /out/opt/open/lib/modules/6.1.176-coreos; \
     for module in nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem; do \
       aarch64-linux-gnu-strip --strip-debug -o /out/opt/open/lib/modules/6.1.176-coreos/$module.ko /build/nvidia/$module.ko; done; \
