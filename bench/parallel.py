@@ -65,6 +65,8 @@ class Bench:
         for key, values in build.items():
             if values:
                 wishes = re.sub(rf"(?m)^{key} = \[.*?\]$", f"{key} = {list(values)!r}", wishes)
+        if build.get("kinds"):  # what is required has to be built
+            wishes = re.sub(r"(?m)^required = \[.*?\]$", f"required = {list(build['kinds'])!r}", wishes)
         (root / "versions.toml").write_text(wishes)
         whole = Workspace(ROOT).plan
         chosen = [next(pair for pair in whole.select([f"image:{pattern}"]) if not pair.exclusion) for pattern in patterns]
