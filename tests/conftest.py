@@ -11,7 +11,7 @@ pytest_plugins = ["tests.budgets"]
 
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # as in a shell's background; programs that tests interrupt would inherit it
+):  # in the background of a shell: what tests start would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
