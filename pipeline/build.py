@@ -116,9 +116,10 @@ def _make(work: _Work, shop: Workshop) -> tuple[Image, Layer]:
         try:
             with shop.progress.step(pair.id, "build", f"compiled {kind} modules"):
                 shop.build(pair.rendered, context, pair.id, kind, tag)
-        except PairFailed as error:
+        except PairFailed as failed:
+            error = kernel_files.what_helps(kernel, failed)
             if kind in pair.required:
-                raise
+                raise error from failed
             work.missing.append(Missing(kind, error.message))
             shop.progress.note(pair.id, f"optional kind {kind} failed: {error.message}")
         else:

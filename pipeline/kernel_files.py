@@ -1,7 +1,7 @@
 """What the proof needs of a kernel's pinned files, in whatever form its vendor publishes them.
 
-Symbols with their CRCs where there is a ``Module.symvers``; else those that the kernel image itself exports, and then only
-where no CRCs are asked for. The image to boot, and its own modules for what a module depends on.
+Symbols with their CRCs where a vendor's ``Module.symvers`` says them; else those that the kernel image itself exports, and
+then only where no CRCs are asked for. The image to boot, and its own modules for what a module depends on.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from .pinned import Kernel
 from .tree import is_tarball, of_kernel
 
 _WITHOUT_SYMVERS: Final = "MODVERSIONS is on in its config and there is no Module.symvers"
+_MISSING: Final = ("unknown symbol ", " undefined!")
+"""As the static proof says it, and modpost before it (scripts/mod/modpost.c)."""
 _NOT_IN_IMAGE: Final = (
     "the kernel image does not export it; where one of the kernel's modules does, leave that module out (modules of [build]), "
     "or build from a headers package"
@@ -57,10 +59,10 @@ def gather(kernel: Kernel, inputs: Inputs, scratch: Path) -> KernelFiles:
     if why := unprovable(kernel, inputs):
         raise PairFailed(why)
     image, modules = _image(kernel, inputs, scratch)
+    if kernel.form == "source":
+        return KernelFiles(vmlinux.exports(image), False, image, modules)
     headers = _headers(kernel, inputs, scratch)
     tables = sorted(headers.glob("**/Module.symvers"))
-    if kernel.form == "source" and not tables:
-        return KernelFiles(vmlinux.exports(image), False, image, modules)
     if len(tables) != 1:
         raise PairFailed(f"cannot be proved: the headers of {kernel.kernel} hold {len(tables)} Module.symvers files, not one")
     config = next(iter(headers.glob("**/.config")), None)
@@ -69,8 +71,8 @@ def gather(kernel: Kernel, inputs: Inputs, scratch: Path) -> KernelFiles:
 
 
 def what_helps(kernel: Kernel, error: PairFailed) -> PairFailed:
-    """``error`` of the static proof; with what would help, where the kernel's own modules could export what is missing."""
-    if kernel.form != "source" or "unknown symbol" not in error.message:
+    """``error`` of a build or its static proof; with what helps where a module of the kernel could export what is missing."""
+    if kernel.form != "source" or not any(words in error.message for words in _MISSING):
         return error
     return PairFailed(f"{error.message}: {_NOT_IN_IMAGE}")
 

@@ -1,7 +1,7 @@
 """Headers of a kernel that nobody packs: kernel.org's source and the kernel's own configuration.
 
-The tarball is what kernel.org's signed list of sums says; the configuration says itself which kernel it is of. There is no
-Module.symvers on this route (see kernel_files).
+The tarball is what kernel.org's signed list of sums says; the configuration says itself which kernel it is of. Nobody
+publishes a Module.symvers on this route: trees makes one of the kernel image.
 """
 
 from __future__ import annotations

@@ -18,17 +18,22 @@ Make = Literal["rpms", "developer-container", "source", "run", "run-userspace", 
 
 @dataclass(frozen=True)
 class Tree:
-    """``name``: the tar's name in the context; ``kernel``: the release whose directories are taken, "" for a driver."""
+    """``name``: the tar's name in the context; ``kernel``: the release whose directories are taken, "" for a driver.
+
+    ``image``: the kernel itself, where what it exports goes into the tree.
+    """
 
     name: str
     make: Make
     files: tuple[File, ...]
     kernel: str = ""
+    image: File | None = None
 
     @property
     def key(self) -> str:
         """What decides the tar."""
-        words = (str(LAYOUT), self.make, self.kernel, *(file.sha256 for file in self.files))
+        files = self.files if self.image is None else (*self.files, self.image)
+        words = (str(LAYOUT), self.make, self.kernel, *(file.sha256 for file in files))
         return hashlib.sha256(" ".join(words).encode()).hexdigest()
 
 
@@ -41,7 +46,8 @@ def of_kernel(kernel: Kernel) -> tuple[Tree, ...]:
     """The trees of a kernel's headers; none for Debian's, whose packages dpkg unpacks in the build."""
     if kernel.form == "debs":
         return ()
-    return (Tree("headers.tar", kernel.form, kernel.headers, kernel.kernel),)
+    image = kernel.image[0] if kernel.form == "source" and kernel.image else None
+    return (Tree("headers.tar", kernel.form, kernel.headers, kernel.kernel, image),)
 
 
 def of_driver(driver: Driver, part: Literal["modules", "userspace"]) -> tuple[Tree, ...]:

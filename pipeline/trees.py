@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final, cast
 
-from . import disk_image, redist, rpms, runfile, userspace
+from . import disk_image, redist, rpms, runfile, userspace, vmlinux
 from .errors import IntegrityError, PairFailed
 from .inputs import Inputs
 from .limits import MAX_UNPACKED
@@ -31,11 +31,14 @@ def lay(tree: Tree, cache: Path, inputs: Inputs, limit: int = MAX_UNPACKED) -> P
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".inputs.") as directory:
             paths = [inputs.lay(file, Path(directory)) for file in tree.files]  # under their own names, for what is said
-            to_tar(entries(tree.make, paths, tree.kernel, cache, limit), place)
+            image = inputs.lay(tree.image, Path(directory, "image")) if tree.image else None
+            to_tar(entries(tree.make, paths, tree.kernel, cache, limit, image), place)
     return place
 
 
-def entries(make: Make, paths: Sequence[Path], kernel: str, scratch: Path, limit: int) -> Iterator[Entry]:
+def entries(
+    make: Make, paths: Sequence[Path], kernel: str, scratch: Path, limit: int, image: Path | None = None
+) -> Iterator[Entry]:
     """The entries of one tree, under the names they get."""
     if make == "rpms":
         for path in paths:
@@ -44,6 +47,9 @@ def entries(make: Make, paths: Sequence[Path], kernel: str, scratch: Path, limit
         yield from _developer_container(paths[0], kernel, scratch, limit)
     elif make == "source":
         yield from _source(paths, kernel, limit)
+        if image is not None:  # last, so that no other of that name counts
+            data = vmlinux.symvers(vmlinux.exports(image)).encode()
+            yield Entry(f"usr/src/kernels/{kernel}/Module.symvers", 0o644, "file", len(data), data=io.BytesIO(data))
     elif make == "run":
         yield from renamed(runfile.entries(paths[0], limit), _sources)
     elif make == "redist":

@@ -11,6 +11,7 @@ import io
 import lzma
 import re
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
@@ -20,8 +21,10 @@ from .unpacking import packing, unpacked
 
 _MAX: Final = 1 << 30
 _GPL_ONLY: Final = 1
-_RELATIVE: Final = struct.Struct("<iii")
-"""struct kernel_symbol with HAVE_ARCH_PREL32_RELOCATIONS (4.19): offsets of value, name and namespace."""
+_ABSOLUTE: Final = struct.Struct("<QQ")
+_FORMS: Final = (struct.Struct("<iii"), struct.Struct("<ii"), _ABSOLUTE)
+"""struct kernel_symbol: offsets of value, name and namespace (from 5.4 on), without a namespace (from 4.19 on,
+HAVE_ARCH_PREL32_RELOCATIONS), addresses of value and name (before)."""
 _HINT: Final = "pin a kernel image that holds its symbols (a bzImage, or vmlinux), or headers with a Module.symvers"
 
 
@@ -38,13 +41,25 @@ def exports(image: Path) -> dict[str, Export]:
                 names, gpl = _names(elf, section), section.name.endswith("_gpl")
                 flags = elf.get_section_by_name("__kflagstab")  # newer kernels mark what is GPL-only there, a byte a symbol
                 marks = flags.data() if flags is not None and not gpl else bytes(len(names))
-                for name, mark in zip(names, marks, strict=True):
-                    found[name] = Export(None, "vmlinux", gpl or bool(mark & _GPL_ONLY))
+                for (name, namespace), mark in zip(names, marks, strict=True):
+                    found[name] = Export(None, "vmlinux", gpl or bool(mark & _GPL_ONLY), namespace)
     except damage(lzma.LZMAError, IntegrityError) as error:
         raise PairFailed(f"cannot be proved: the symbols of {image.name} cannot be read ({error}): {_HINT}") from error
     if not found:
         raise PairFailed(f"cannot be proved: {image.name} holds no table of exported symbols: {_HINT}")
     return found
+
+
+def symvers(table: Mapping[str, Export]) -> str:
+    """``table`` as the ``Module.symvers`` that Kbuild and NVIDIA's probes read (scripts/mod/modpost.c), sorted by name.
+
+    Every CRC is the zero that stands there without MODVERSIONS. The namespace is last, as from 5.7 on and in later 5.4.
+    """
+    kinds = {False: "EXPORT_SYMBOL", True: "EXPORT_SYMBOL_GPL"}
+    return "".join(
+        f"0x00000000\t{name}\t{export.module}\t{kinds[export.gpl_only]}\t{export.namespace}\n"
+        for name, export in sorted(table.items())
+    )
 
 
 def of_system_map(text: str) -> dict[str, Export]:
@@ -106,18 +121,26 @@ def _all(stream: IO[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def _names(elf: Any, section: object) -> list[str]:
+def _names(elf: Any, section: object) -> list[tuple[str, str]]:
+    """Each exported symbol and its namespace, "" for none (then no offset, or one to an empty text)."""
     data, address = section.data(), section["sh_addr"]  # type: ignore[attr-defined,index]
     strings = elf.get_section_by_name("__ksymtab_strings")
     if strings is None:
         raise ValueError("it has no __ksymtab_strings")
     texts, base = strings.data(), strings["sh_addr"]
-    size = _RELATIVE.size
-    names = []
-    for at in range(0, len(data) - size + 1, size):
-        _, name, _ = _RELATIVE.unpack_from(data, at)
-        start = address + at + 4 + name - base
-        if not 0 <= start < len(texts):
-            raise ValueError("its table of exported symbols is of another form")
-        names.append(texts[start : texts.index(b"\0", start)].decode("ascii", "replace"))
-    return names
+    for form in _FORMS:
+        found = []
+        for at in range(0, len(data) - form.size + 1, form.size):
+            _, *places = form.unpack_from(data, at)
+            relative = [place and address + at + 4 * (n + 1) + place for n, place in enumerate(places)]
+            starts = [place - base for place in (places if form is _ABSOLUTE else relative) if place]
+            if not starts or not all(0 <= start < len(texts) for start in starts):
+                break
+            own, *rest = (texts[start : texts.index(b"\0", start)].decode("ascii", "replace") for start in starts)
+            if not own:
+                break
+            found.append((own, "".join(rest)))
+        else:
+            if len(data) % form.size == 0:
+                return found
+    raise ValueError("its table of exported symbols is of another form")

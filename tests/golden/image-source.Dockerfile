@@ -5,11 +5,12 @@ ADD headers.tar /
 # headers.tar (layout 2) is made of:
 #   sha256 1cde356a7a1b030bd47f8f5605308e32edb1fe0aff01fad2ddd020792312d97d  flatcar_production_image_kernel_config.txt
 #   sha256 fc22a9eef19096309cf39f4bade0132c89a5f5cbe6fe11a574f781a98cd56aea  linux-6.1.176.tar.xz
+#   sha256 c08d1aa9f8da5f86a9428e248eb05433a0228e5f5d7f96100ac867867a19cbc5  flatcar_production_pxe.vmlinuz (what it exports is its Module.symvers)
 RUN set -eu; d=/usr/lib/modules/6.1.176-coreos; mkdir -p $d; \
     test -e $d/build || ln -sfn ../../../src/kernels/6.1.176-coreos $d/build; \
     test -e $d/source || ln -sfn build $d/source
 # The name is that of the running kernel, whatever LOCALVERSION its configuration says; modules_prepare makes no
-# Module.symvers, so modpost can only warn, and the proof looks the names up in the kernel itself.
+# Module.symvers: NVIDIA's probes and modpost read the one that was made of the kernel image's own table.
 # What the configuration asks for and this compiler has not, olddefconfig drops: refused where structures would differ by it.
 RUN set -eu; cd /usr/src/kernels/6.1.176-coreos; cp .config /tmp/given; \
     scripts/config --set-str LOCALVERSION '-coreos' --disable LOCALVERSION_AUTO \
@@ -19,7 +20,7 @@ RUN set -eu; cd /usr/src/kernels/6.1.176-coreos; cp .config /tmp/given; \
       if grep -qx "CONFIG_$option=y" /tmp/given && ! grep -qx "CONFIG_$option=y" .config; then \
         echo "ERROR: the configuration has $option, which this toolchain cannot give" >&2; exit 1; fi; done; \
     make -s -j2 ARCH=x86_64 modules_prepare; \
-    grep -qxF '6.1.176-coreos' include/config/kernel.release
+    grep -qxF '6.1.176-coreos' include/config/kernel.release; test -s Module.symvers
 ENV LC_ALL=C KBUILD_BUILD_TIMESTAMP=@1795161600 KBUILD_BUILD_USER=driver KBUILD_BUILD_HOST=driver SOURCE_DATE_EPOCH=1795161600
 
 # NVIDIA's probes of the kernel's interfaces (a third of the time of a build): their answers depend on the headers, the
@@ -32,7 +33,7 @@ ADD modules.tar /in/
 RUN set -eu; mkdir -p /build; mv /in/kernel /build/nvidia
 # JOBS decides how fast, never what.
 ARG JOBS=2
-RUN make -C /lib/modules/6.1.176-coreos/source KBUILD_OUTPUT=/lib/modules/6.1.176-coreos/build M=/build/nvidia -j"$JOBS" ARCH=x86_64 KCFLAGS=-g0 IGNORE_CC_MISMATCH=1 IGNORE_MISSING_MODULE_SYMVERS=1 KBUILD_MODPOST_WARN=1 NV_KERNEL_MODULES="nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem" NV_SPECTRE_V2=0 \
+RUN make -C /lib/modules/6.1.176-coreos/source KBUILD_OUTPUT=/lib/modules/6.1.176-coreos/build M=/build/nvidia -j"$JOBS" ARCH=x86_64 KCFLAGS=-g0 IGNORE_CC_MISMATCH=1 NV_KERNEL_MODULES="nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem" NV_SPECTRE_V2=0 \
       NV_KERNEL_SOURCES=/lib/modules/6.1.176-coreos/source NV_KERNEL_OUTPUT=/lib/modules/6.1.176-coreos/build nvidia/nv-dma.o
 
 FROM kernel AS proprietary
@@ -42,7 +43,7 @@ ADD modules.tar /in/
 RUN set -eu; mkdir -p /build; mv /in/kernel /build/nvidia
 COPY --from=probes /build/nvidia/conftest/ /build/nvidia/conftest/
 ARG JOBS=2
-RUN set -eu; make -C /build/nvidia KERNEL_UNAME=6.1.176-coreos -j"$JOBS" ARCH=x86_64 KCFLAGS=-g0 IGNORE_CC_MISMATCH=1 IGNORE_MISSING_MODULE_SYMVERS=1 KBUILD_MODPOST_WARN=1 NV_KERNEL_MODULES="nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem" modules; \
+RUN set -eu; make -C /build/nvidia KERNEL_UNAME=6.1.176-coreos -j"$JOBS" ARCH=x86_64 KCFLAGS=-g0 IGNORE_CC_MISMATCH=1 NV_KERNEL_MODULES="nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem" modules; \
     mkdir -p /out/opt/lib/modules/6.1.176-coreos; \
     for module in nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem; do \
       strip --strip-debug -o /out/opt/lib/modules/6.1.176-coreos/$module.ko /build/nvidia/$module.ko; done; \
@@ -58,7 +59,7 @@ ADD modules.tar /in/
 RUN set -eu; mkdir -p /build; mv /in/kernel-open /build/nvidia
 COPY --from=probes /build/nvidia/conftest/ /build/nvidia/conftest/
 ARG JOBS=2
-RUN set -eu; make -C /build/nvidia KERNEL_UNAME=6.1.176-coreos -j"$JOBS" ARCH=x86_64 KCFLAGS=-g0 IGNORE_CC_MISMATCH=1 IGNORE_MISSING_MODULE_SYMVERS=1 KBUILD_MODPOST_WARN=1 NV_KERNEL_MODULES="nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem" modules; \
+RUN set -eu; make -C /build/nvidia KERNEL_UNAME=6.1.176-coreos -j"$JOBS" ARCH=x86_64 KCFLAGS=-g0 IGNORE_CC_MISMATCH=1 NV_KERNEL_MODULES="nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem" modules; \
     mkdir -p /out/opt/open/lib/modules/6.1.176-coreos; \
     for module in nvidia nvidia-uvm nvidia-modeset nvidia-drm nvidia-peermem; do \
       strip --strip-debug -o /out/opt/open/lib/modules/6.1.176-coreos/$module.ko /build/nvidia/$module.ko; done; \

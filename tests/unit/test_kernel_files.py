@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import types
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from pipeline import kernel_files, trees, vmlinux
+from pipeline import kernel_files, proof, trees, vmlinux
 from pipeline.errors import IntegrityError, PairFailed
 from pipeline.fetch import Fetcher
 from pipeline.inputs import Inputs
@@ -61,13 +63,25 @@ def gather(own: Kernel, shelf: Shelf, tmp_path: Path) -> kernel_files.KernelFile
     return kernel_files.gather(own, shelf.inputs, scratch)
 
 
-def vmlinux_with(*names: str, gpl: tuple[str, ...] = (), flags: tuple[int, ...] = ()) -> bytes:
-    """An ELF file with the tables of exported symbols that a kernel has (include/linux/export.h, PREL32), by gcc."""
+PREL32 = ".long 0, s_{name} - ., ns_{name} - ."
+"""An entry of a table of exported symbols from Linux 5.4 on."""
+needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed (./doit.sh test installs it)")
+
+
+def vmlinux_with(
+    *names: str,
+    gpl: tuple[str, ...] = (),
+    flags: tuple[int, ...] = (),
+    form: str = PREL32,
+    namespaces: Mapping[str, str] = types.MappingProxyType({}),
+) -> bytes:
+    """An ELF file with the tables of exported symbols that a kernel has (include/linux/export.h), by gcc."""
     lines = ['.section __ksymtab_strings,"aMS",@progbits,1']
+    lines += [f'ns_{name}: .asciz "{namespaces.get(name, "")}"' for name in (*names, *gpl)]
     lines += [f's_{name}: .asciz "{name}"' for name in (*names, *gpl)]
     for section, members in (("__ksymtab", names), ("__ksymtab_gpl", gpl)):
         lines.append(f'.section {section},"a"')
-        lines += [f".long 0, s_{name} - ., 0" for name in members]
+        lines += [form.format(name=name) for name in members]
     if flags:
         lines += ['.section __kflagstab,"a"', f".byte {', '.join(map(str, flags))}"]
     with tempfile.TemporaryDirectory() as folder:
@@ -130,7 +144,7 @@ def source(shelf: Shelf, config: str, image: bytes = b"") -> Kernel:
     return kernel("source", headers=files, image=(shelf.put(image, "vmlinuz"),) if image else ())
 
 
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed (./doit.sh test installs it)")
+@needs_gcc
 def test_a_kernel_without_symvers_is_asked_itself_what_it_exports(shelf: Shelf, tmp_path: Path) -> None:
     own = source(shelf, "\nCONFIG_PCI=y\n", vmlinux_with("printk", "pci_enable_device", gpl=("rcu_read_lock",)))
     files = gather(own, shelf, tmp_path)
@@ -142,7 +156,54 @@ def test_a_kernel_without_symvers_is_asked_itself_what_it_exports(shelf: Shelf, 
     assert not files.modversions
 
 
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed (./doit.sh test installs it)")
+@needs_gcc
+@pytest.mark.parametrize(
+    "form", [PREL32, ".long 0, s_{name} - .", ".quad 0xffffffff81000000, s_{name}"], ids=["from 5.4", "from 4.19", "before"]
+)
+def test_what_a_kernel_exports_is_read_in_the_form_of_its_time(form: str, tmp_path: Path) -> None:
+    names, gpl = [f"name_{number}" for number in range(40)], ("gpl_1", "gpl_2")
+    (tmp_path / "vmlinux").write_bytes(vmlinux_with(*names, gpl=gpl, form=form))
+    read = vmlinux.exports(tmp_path / "vmlinux")
+    assert {name: (e.gpl_only, e.namespace) for name, e in read.items()} == {
+        **dict.fromkeys(names, (False, "")),
+        **dict.fromkeys(gpl, (True, "")),
+    }
+
+
+@needs_gcc
+def test_the_tree_of_a_kernels_source_holds_what_its_image_exports_as_kbuild_reads_it(shelf: Shelf, tmp_path: Path) -> None:
+    image = vmlinux_with("printk", "kfree", "cxl_map", gpl=("rcu_read_lock",), namespaces={"cxl_map": "CXL"})
+    own = source(shelf, "CONFIG_PCI=y\n", image)
+    (tree,) = of_kernel(own)
+    with tarfile.open(trees.lay(tree, tmp_path / "trees", shelf.inputs)) as tar:
+        assert tar.getnames()[-1] == f"usr/src/kernels/{own.kernel}/Module.symvers"
+        written = tar.extractfile(tar.getmembers()[-1])
+        assert written is not None
+        text = written.read().decode()
+    assert text == (
+        "0x00000000\tcxl_map\tvmlinux\tEXPORT_SYMBOL\tCXL\n"
+        "0x00000000\tkfree\tvmlinux\tEXPORT_SYMBOL\t\n"
+        "0x00000000\tprintk\tvmlinux\tEXPORT_SYMBOL\t\n"
+        "0x00000000\trcu_read_lock\tvmlinux\tEXPORT_SYMBOL_GPL\t\n"
+    )
+    assert proof.parse_symvers(text) == gather(own, shelf, tmp_path).symvers
+
+
+@needs_gcc
+def test_the_image_decides_the_tree_of_a_kernels_source(shelf: Shelf) -> None:
+    first, second = (of_kernel(source(shelf, "CONFIG_PCI=y\n", vmlinux_with(name)))[0] for name in ("printk", "kfree"))
+    assert first.files == second.files
+    assert first.key != second.key
+
+
+def test_a_tree_whose_image_cannot_be_read_is_not_made(shelf: Shelf, tmp_path: Path) -> None:
+    (tree,) = of_kernel(source(shelf, "CONFIG_PCI=y\n", b"MZ" * 400))
+    with pytest.raises(PairFailed, match="cannot be proved: the symbols of vmlinuz cannot be read"):
+        trees.lay(tree, tmp_path / "trees", shelf.inputs)
+    assert not list((tmp_path / "trees").iterdir())
+
+
+@needs_gcc
 def test_a_newer_kernel_marks_in_a_table_of_flags_what_is_for_gpl_modules_only(tmp_path: Path) -> None:
     (tmp_path / "vmlinux").write_bytes(vmlinux_with("printk", "rcu_read_lock", flags=(0, 1)))
     read = vmlinux.exports(tmp_path / "vmlinux")
@@ -238,5 +299,7 @@ def test_a_symbol_that_only_a_module_of_the_kernel_could_export_says_what_would_
     )
     assert said.endswith("leave that module out (modules of [build]), or build from a headers package")
     assert kernel_files.what_helps(kernel("rpms"), unknown) is unknown
+    modpost = PairFailed('open: ERROR: modpost: "drm_dev_alloc" [/build/nvidia/nvidia-drm.ko] undefined!')
+    assert "leave that module out" in kernel_files.what_helps(source(shelf, "CONFIG_DRM=m\n"), modpost).message
     other = PairFailed("open: nvidia.ko: vermagic is …")
     assert kernel_files.what_helps(source(shelf, ""), other) is other
