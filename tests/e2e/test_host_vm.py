@@ -79,9 +79,8 @@ def test_without_an_image_the_console_says_why_and_an_uninstallation_leaves_noth
     assert "multi-user active" in done["boot"]
     before, after = (set(re.findall(r"^(?:etc|usr|opt)/\S+$", text, re.MULTILINE)) for text in (install["before"], done["gone"]))
     assert "taken away" in done["gone"]
-    left = {
-        path for path in after - before if not path.startswith(("etc/docker/", "etc/containers/", "etc/cni/"))
-    }  # the engines' own
+    engines = ("etc/docker/", "etc/containers/", "etc/cni/")  # what these write themselves is theirs
+    left = {path for path in after - before if not path.startswith(engines)}
     assert left == {"etc/nvidia-driver/driver.env"}, "and the settings are the administrator's"
 
 
