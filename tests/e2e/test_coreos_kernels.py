@@ -1,4 +1,4 @@
-"""Fedora CoreOS and Flatcar from recorded feed to booted module, on stand-ins of what their vendors publish.
+"""Fedora CoreOS, Flatcar, Container Linux and one's own machine, from recorded feed to booted module, on stand-ins.
 
 One kernel compile for the whole file, under each vendor's name; one driver out of a run file, its open ``nvidia`` module only.
 """
@@ -22,19 +22,23 @@ from pipeline import boot, lock, proof, trees, vmlinux
 from pipeline.build import unpack_layer
 from pipeline.elf import read_module
 from pipeline.errors import PairFailed
-from pipeline.pinned import Driver, Kernel
+from pipeline.pinned import Driver, Kernel, Toolchain
 from pipeline.tree import of_driver
 from pipeline.unpacking import Entry
+from pipeline.update_debian import debian_lock, read_debian
 from pipeline.upstream.fedora_kernel import kernel_rpm_urls
 from pipeline.upstream.nvidia_files import tesla_url, xfree86_url
 from pipeline.versions import DriverVersion
 from pipeline.workspace import Workspace
-from tests.checkout import Checkout, Ran, adopt_layers
+from tests.checkout import ROOT, Checkout, Ran, adopt_layers
 from tests.registry_process import running_registry
 from tests.signed_archive import Key
 from tests.standins import packing, toolchain
 from tests.standins.driver import OLD
 from tests.standins.vendors import (
+    COREOS_KERNEL,
+    COREOS_KEY,
+    COREOS_RELEASE,
     CUDA,
     FEDORA_KERNEL,
     FEDORA_KEY,
@@ -42,6 +46,8 @@ from tests.standins.vendors import (
     FLATCAR_KERNEL,
     FLATCAR_KEY,
     FLATCAR_RELEASE,
+    KERNEL_KEY,
+    TARBALL,
     TOOLCHAIN_RPMS,
     Vendors,
     vendors,
@@ -264,11 +270,10 @@ def test_a_module_of_one_vendor_is_refused_by_the_others_kernel(world: World, tm
 @pytest.mark.parametrize("kernel", [FEDORA_KERNEL, FLATCAR_KERNEL])
 def test_what_a_kernel_image_exports_is_what_its_symvers_say(kernel: str, world: World) -> None:
     build = world.vendors.kernels[kernel]
-    said = proof.parse_symvers((build.devel / "Module.symvers").read_text())
+    lines = (build.devel / "Module.symvers").read_text().splitlines(keepends=True)
     read = vmlinux.exports(build.vmlinuz)
-    assert {name: export.gpl_only for name, export in read.items()} == {
-        name: export.gpl_only for name, export in said.items() if export.module == "vmlinux"
-    }
+    own = [line for line in lines if line.split("\t")[2] == "vmlinux"]
+    assert vmlinux.symvers(read) == "".join(sorted(own, key=lambda line: line.split("\t")[1]))
     assert set(vmlinux.of_system_map(build.system_map.read_text())) == set(read)
 
 
@@ -429,3 +434,111 @@ def test_its_modules_are_compiled_and_loaded_on_the_booted_kernel_and_pushed(old
     module = read_module(old.module(FLATCAR_KERNEL, tmp_path))
     assert (module.first("version"), module.first("license")) == (OLD, "NVIDIA")
     assert [labels["io.coreos-nvidia.kinds"] for labels in old.labels()] == ["proprietary"]
+
+
+RETIRED = """
+[build]
+modules = ["nvidia"]
+kinds = ["open"]
+
+[container-linux]
+enabled = true
+reason = "a stand-in of the tests"
+keep = 0
+keys = [{{fingerprint = "{key}", source = "{coreos}"}}]
+kernels = {{"{release}" = "{kernel}"}}
+
+[kernel-org]
+keys = [{{fingerprint = "{key}", source = "{kernel_org}"}}]
+
+[nvidia]
+branches = []
+sources = ["data-centre"]
+arches = ["amd64"]
+fabric_manager = true
+
+[[nvidia.exact]]
+version = "535.261.03"
+reason = "the version of which there is a stand-in"
+
+"""
+NAMES = ("DOCKER_HOST", "DRIVER_CACHE", "DRIVER_REGISTRY", "DRIVER_MIRRORS")
+
+
+def source_toolchain(space: Workspace) -> Toolchain:
+    """What a kernel's source needs, pinned out of Debian's archive as the committed wishes have it."""
+    wanted = space.wanted
+    assert wanted.debian is not None
+    indices = read_debian(wanted.debian, "amd64", space.fetcher, space.archives)
+    only = msgspec.structs.replace(wanted.debian, kernels=())
+    made = debian_lock(msgspec.structs.replace(wanted, drivers=()), only, "amd64", space.lock, indices, [])
+    return next(t for t in made.toolchains if t.name == "debian-12-source")
+
+
+@pytest.fixture(scope="session")
+def of_source(world: World, scratch: Path) -> World:
+    """A checkout that follows Container Linux and, for the machine one stands on, the committed [debian]."""
+    checkout = Checkout(scratch / "coreos-source", **{name: world.checkout.environ[name] for name in NAMES})
+    adopt_layers(world.checkout, checkout)
+    toolchain = source_toolchain(checkout.space())
+    wishes = RETIRED.format(
+        key=world.vendors.fingerprint,
+        coreos=COREOS_KEY,
+        kernel_org=KERNEL_KEY,
+        release=COREOS_RELEASE,
+        kernel=COREOS_KERNEL,
+    )
+    (checkout.root / "versions.toml").write_text(wishes)
+    held = world.checkout.space().lock
+    held = msgspec.structs.replace(held, toolchains=(*held.toolchains, toolchain), kernels=(), pending=(), pending_drivers=())
+    (checkout.root / "versions.lock").write_bytes(lock.dump(held))
+    update = checkout.doit("update")
+    return World(checkout, world.vendors, update, checkout.doit("--json"))
+
+
+@pytest.fixture(scope="session")
+def machine(of_source: World, scratch: Path) -> World:
+    """A checkout on a machine that runs that kernel: what is pinned and built is the machine's own. Nothing is compiled twice."""
+    checkout = Checkout(scratch / "machine", **{name: of_source.checkout.environ[name] for name in NAMES})
+    adopt_layers(of_source.checkout, checkout)
+    debian = re.search(r"(?ms)^\[debian\]\n.*?(?=^# CoreOS)", (ROOT / "versions.toml").read_text())
+    assert debian
+    retired = (of_source.checkout.root / "versions.toml").read_text()
+    (checkout.root / "versions.toml").write_text(retired + re.sub(r"(?m)^kernels = .*$", "kernels = []", debian[0]))
+    held = msgspec.structs.replace(of_source.checkout.space().lock, kernels=(), pending=(), pending_drivers=())
+    (checkout.root / "versions.lock").write_bytes(lock.dump(held))
+    own = of_source.vendors.kernels[COREOS_KERNEL]
+    files = ("--config", str(own.config), "--kernel-image", str(own.vmlinuz))
+    update = checkout.doit("update", "--host", "--kernel-release", COREOS_KERNEL, *files)
+    return World(checkout, of_source.vendors, update, checkout.doit("--json", "image:host*"))
+
+
+def test_a_container_linux_release_goes_from_the_archived_feed_to_a_booted_module(of_source: World, tmp_path: Path) -> None:
+    of_source.update.ended(0)
+    of_source.build.ended(0)
+    kernel = of_source.kernel(COREOS_KERNEL)
+    assert (kernel.os, kernel.form, kernel.toolchain) == ("container-linux", "source", "debian-12-source")
+    assert [r.version for r in kernel.releases] == [COREOS_RELEASE]
+    assert TARBALL in [file.file_name for file in kernel.headers]
+    pair = f"container-linux/amd64:{COREOS_KERNEL}-{DRIVER}"
+    assert of_source.build.outcomes == {pair: "built"}
+    assert of_source.build.steps("proof") == [pair]
+    assert f"{DRIVER}-{COREOS_KERNEL}-coreos{COREOS_RELEASE}" in of_source.checkout.space().registry.tags()
+    module = read_module(of_source.module(COREOS_KERNEL, tmp_path))
+    assert (module.first("vermagic").split()[0], module.first("version")) == (COREOS_KERNEL, DRIVER)
+
+
+def test_a_module_made_from_source_is_refused_by_another_vendors_kernel(of_source: World, tmp_path: Path) -> None:
+    module = of_source.module(COREOS_KERNEL, tmp_path)
+    flatcar = of_source.vendors.kernels[FLATCAR_KERNEL]
+    with pytest.raises(PairFailed, match=f"version magic '{COREOS_KERNEL} .*' should be '{FLATCAR_KERNEL} "):
+        boot.boot(flatcar.vmlinuz, {"open": module}, base=of_source.base(tmp_path / "base"), kernel_modules=None)
+
+
+def test_the_machines_own_kernel_is_pinned_built_proved_by_a_boot_and_pushed_under_its_plain_tag(machine: World) -> None:
+    machine.update.ended(0)
+    machine.build.ended(0)
+    pair = f"host/amd64:{COREOS_KERNEL}-{DRIVER}"
+    assert machine.build.outcomes == {pair: "built"}
+    assert machine.build.steps("proof") == [pair]
+    assert f"{COREOS_KERNEL}-{DRIVER}" in machine.checkout.space().registry.tags()

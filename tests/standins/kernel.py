@@ -51,6 +51,30 @@ def unpack_source(deb: Path, work: Path) -> Path:
     return next(work.glob("linux-source-*"))
 
 
+_SOURCES: Final = ("include", "scripts", "kernel", "arch/x86", "tools/objtool", "tools/lib", "tools/include", "tools/build")
+"""What ``make olddefconfig modules_prepare`` compiles, runs or includes."""
+_EVERYWHERE: Final = ("Makefile*", "Kconfig*", "Kbuild*", "*.include", "*.bc")
+
+
+def tarball(tree: Path, dest: Path) -> Path:
+    """``linux-6.1.176.tar.xz`` in kernel.org's layout, out of the untouched ``tree``.
+
+    Not in it, for time and disk: C files of drivers, file systems and other machines, which preparing for modules does not
+    read. Every Kconfig and Makefile is.
+    """
+    words = [word for name in _EVERYWHERE for word in ("-o", "-name", name)][1:]
+    folders = [f"./{name}" for name in (*_SOURCES, "tools/scripts", "tools/arch/x86")]
+    # A file that is named twice would be packed a second time, as a link to itself.
+    pruned = [word for folder in folders for word in ("-path", folder, "-prune", "-o")]
+    listed = subprocess.run(
+        ["find", ".", *pruned, "-type", "f", "(", *words, ")", "-print0"], cwd=tree, check=True, capture_output=True
+    ).stdout
+    pack = ["tar", "-c", "--null", "--files-from=-", "--sort=name", "--owner=0", "--group=0", f"--mtime=@{EPOCH}"]
+    pack += [f"--transform=s,^\\./,linux-{VERSION}/,", f"--use-compress-program=xz -1 -T{os.cpu_count() or 2}", "-f", str(dest)]
+    subprocess.run(pack, cwd=tree, input=listed + "\0".join(folders).encode(), check=True)
+    return dest
+
+
 def _make(tree: Path, *words: str) -> None:
     environment = {
         **os.environ,

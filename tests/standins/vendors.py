@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pipeline import pin_kernels, pin_source
 from pipeline.inputs import Inputs
 from pipeline.pinned import Driver, File, Lock
-from pipeline.upstream import fedora_coreos, flatcar, nvidia_feeds
+from pipeline.upstream import container_linux, fedora_coreos, flatcar, nvidia_feeds
 from pipeline.upstream.fedora_kernel import kernel_rpm_urls, split
 from pipeline.upstream.nvidia_files import (
     REDIST,
@@ -40,9 +41,13 @@ from tests.standins import driver, kernel, packing
 
 FEDORA_KERNEL = f"{kernel.VERSION}-200.fc44.x86_64"
 FLATCAR_KERNEL = f"{kernel.VERSION}-flatcar"
-FEDORA_RELEASE, FLATCAR_RELEASE = "44.20991231.3.0", "9999.9.9"
+COREOS_KERNEL = f"{kernel.VERSION}-coreos"
+FEDORA_RELEASE, FLATCAR_RELEASE, COREOS_RELEASE = "44.20991231.3.0", "9999.9.9", "9999.0.0"
 FEDORA_KEY = "https://fedoraproject.org/fedora.gpg"
 FLATCAR_KEY = "https://www.flatcar.org/security/image-signing-key/Flatcar_Image_Signing_Key.asc"
+COREOS_KEY = "https://coreos.com/security/image-signing-key/CoreOS_Image_Signing_Key.asc"
+KERNEL_KEY = "https://kernel.org/.well-known/openpgpkey/hu/autosigner"
+DEVELOPER_CONTAINER = "flatcar_developer_container.bin.bz2"
 HOSTS = (
     *recorded_upstream.HOSTS,
     "fedoraproject.org",
@@ -51,6 +56,9 @@ HOSTS = (
     "fedoraproject-updates-archive.fedoraproject.org",
     "us.download.nvidia.com",
     "bincache.flatcar-linux.net",
+    "stable.release.core-os.net",
+    "cdn.kernel.org",
+    "kernel.org",
 )
 TOOLCHAIN_RPMS = {
     "make": "https://kojipkgs.fedoraproject.org/packages/make/4.3/1.fc44/x86_64/make-4.3-1.fc44.x86_64.rpm",
@@ -62,6 +70,7 @@ GPUS = "nvidia/supported-gpus/focal-nvidia-driver-525-supported-gpus.json"
 REDIST_PACKAGES = ("libcuda1", "libnvidia-ml1", "libnvidia-ptxjitcompiler1", "nvidia-smi", "firmware-nvidia-gsp")
 CUDA = "12.2.9"
 """A CUDA release that never was, whose redist manifest names the stand-in driver."""
+TARBALL = f"linux-{kernel.VERSION}.tar.xz"
 KEPT = "DRIVER_STANDINS"
 """A folder that keeps the compiled kernels between runs, for who works on these tests; CI has none."""
 
@@ -100,11 +109,14 @@ def vendors(work: Path, inputs: Inputs, held: Lock, version: str, recorded: Path
 
     ``held`` pins the Debian packages that driver ``version`` and the toolchain are made of.
     """
-    builds = {build.release: build for build in kernels(work, inputs)}
+    out = kernels(work, inputs)
+    builds = {release: kernel.found(out, release) for release in (FLATCAR_KERNEL, FEDORA_KERNEL, COREOS_KERNEL)}
     with served(work / "www", recorded, key) as server:
         made = replace(server, kernels=builds)
         fedora_files(made, work / "fedora", key)
         flatcar_files(made, work / "flatcar", key)
+        kernel_org_files(made, out / TARBALL, key)
+        container_linux_files(made, key)
         toolchain_files(made, work / "toolchain", key, held, inputs)
         driver_files(made, work / "drivers", held.driver(version, "amd64"), inputs, recorded / GPUS)
         yield made
@@ -121,7 +133,7 @@ def served(www: Path, recorded: Path, key: Key) -> Iterator[Vendors]:
         fingerprint = next(line.split(":")[9] for line in listed if line.startswith("fpr:"))
         made = Vendors(f"http://127.0.0.1:{server.server_address[1]}", www, fingerprint, {})
         try:
-            for url in (FEDORA_KEY, FLATCAR_KEY):
+            for url in (FEDORA_KEY, FLATCAR_KEY, COREOS_KEY, KERNEL_KEY):
                 made.place(url).write_bytes(key.keyring.read_bytes())
             for url, data in feeds(recorded).items():
                 made.place(url).write_bytes(data)
@@ -131,12 +143,13 @@ def served(www: Path, recorded: Path, key: Key) -> Iterator[Vendors]:
             thread.join()
 
 
-def kernels(work: Path, inputs: Inputs) -> list[kernel.KernelBuild]:
-    """The kernel under each of its names; compiled, or as an earlier run left them in ``$DRIVER_STANDINS``."""
-    names = ("-flatcar", "-200.fc44.x86_64")
+def kernels(work: Path, inputs: Inputs) -> Path:
+    """A folder with the kernel under each of its names and its tarball; made, or as an earlier run left it in ``KEPT``."""
+    names = ("-flatcar", "-200.fc44.x86_64", "-coreos")
     kept = os.environ.get(KEPT)
     out = Path(kept) if kept else work / "kernels"
-    if not all((out / (kernel.VERSION + name) / "devel/Module.symvers").exists() for name in names):
+    wanted = [out / TARBALL, *(out / (kernel.VERSION + name) / "devel/Module.symvers" for name in names)]
+    if not all(place.exists() for place in wanted):
         source = File(
             name="linux-source-6.1",
             version="6.1.176-1",
@@ -148,9 +161,11 @@ def kernels(work: Path, inputs: Inputs) -> list[kernel.KernelBuild]:
         )
         (work / "source").mkdir()
         tree = kernel.unpack_source(inputs.path(source), work / "source")
+        out.mkdir(exist_ok=True)
+        kernel.tarball(tree, out / TARBALL)
         kernel.build(tree, names, out)
         shutil.rmtree(tree)
-    return [kernel.found(out, kernel.VERSION + name) for name in names]
+    return out
 
 
 def feeds(recorded: Path) -> dict[str, bytes]:
@@ -159,6 +174,13 @@ def feeds(recorded: Path) -> dict[str, bytes]:
     feed = json.loads(found[flatcar.feed_url("stable")])
     newest = {**feed["current"], "major_software": {"kernel": [kernel.VERSION]}, "release_date": "2026-09-01 00:00:00 +0000"}
     found[flatcar.feed_url("stable")] = json.dumps({**feed, FLATCAR_RELEASE: newest, "current": newest}).encode()
+    retired = json.loads(found[container_linux.FEED])
+    last = {
+        **list(retired.values())[-1],
+        "major_software": {"kernel": [kernel.VERSION]},
+        "release_date": "2026-09-01 00:00:00 +0000",
+    }
+    found[container_linux.FEED] = json.dumps({**retired, COREOS_RELEASE: last}).encode()
     stream = json.loads(found[fedora_coreos.stream_url("stable")])
     for arch in stream["architectures"].values():
         arch["artifacts"]["metal"]["release"] = FEDORA_RELEASE
@@ -250,13 +272,37 @@ def flatcar_files(made: Vendors, work: Path, key: Key) -> None:
     (home / "source").symlink_to("build")
     image = packing.disk_image(work / "root", work / "container.bin.x", megabytes=128)
     files = {
-        "flatcar_developer_container.bin.bz2": image,
+        DEVELOPER_CONTAINER: image,
         "flatcar_production_pxe.vmlinuz": build.vmlinuz,
         "flatcar_production_image_kernel_config.txt": build.config,
     }
     for name, path in files.items():
-        url = flatcar.file_url("stable", "amd64", FLATCAR_RELEASE, name)
-        data = path.read_bytes()
-        made.place(url).write_bytes(data)
-        made.place(f"{url}.sig").write_bytes(key._gpg("--detach-sign", data=data))
-        made.place(f"{url}.DIGESTS").write_text(f"# SHA512 HASH\n{hashlib.sha512(data).hexdigest()}  {name}\n")
+        _signed(made, flatcar.file_url("stable", "amd64", FLATCAR_RELEASE, name), path.read_bytes(), key)
+
+
+def container_linux_files(made: Vendors, key: Key) -> None:
+    """A release's directory: version.txt, the kernel and its config, as Flatcar's under CoreOS's names."""
+    build, folder = made.kernels[COREOS_KERNEL], f"{container_linux.RELEASES}/{COREOS_RELEASE}"
+    number, branch, patch = COREOS_RELEASE.split(".")
+    words = {"BUILD": number, "BRANCH": branch, "PATCH": patch, "VERSION": COREOS_RELEASE, "VERSION_ID": COREOS_RELEASE}
+    text = "".join(f"COREOS_{name}={value}\n" for name, value in words.items()) + 'COREOS_BUILD_ID=""\n'
+    made.place(f"{folder}/version.txt").write_text(text)
+    for name, path in ((pin_kernels.OLD_KERNEL, build.vmlinuz), (pin_kernels.OLD_CONFIG, build.config)):
+        _signed(made, f"{folder}/{name}", path.read_bytes(), key)
+
+
+def kernel_org_files(made: Vendors, tarball: Path, key: Key) -> None:
+    """The tarball, and the signed list of sums of its directory, with a line of another file as well."""
+    folder = f"{pin_source.KERNEL_ORG}/v6.x"
+    os.link(tarball, made.place(f"{folder}/{TARBALL}"))
+    with tarball.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    text = f"{'0' * 64}  linux-6.1.175.tar.xz\n{digest}  {TARBALL}\n"
+    made.place(f"{folder}/sha256sums.asc").write_bytes(key.clearsign(text.encode()))
+
+
+def _signed(made: Vendors, url: str, data: bytes, key: Key) -> None:
+    """``data`` at ``url``, its signature and its digests beside it."""
+    made.place(url).write_bytes(data)
+    made.place(f"{url}.sig").write_bytes(key._gpg("--detach-sign", data=data))
+    made.place(f"{url}.DIGESTS").write_text(f"# SHA512 HASH\n{hashlib.sha512(data).hexdigest()}  {url.rpartition('/')[2]}\n")
