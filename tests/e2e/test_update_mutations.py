@@ -234,7 +234,7 @@ def test_a_spoilt_lock_is_one_line_or_an_update_and_is_never_lost_to_an_error(
     def do(served: dict[str, bytes]) -> int:
         space = Workspace(tmp_path, {})
         space.__dict__["fetcher"] = Offline(served, tmp_path / "http")
-        return Update().work(space, {"json": False, "dry_run": False, "accept_fewer": False}, [])
+        return Update().work(space, {option["name"]: option["default"] for option in Update.cmd_options}, [])
 
     assert do(sound) == 0
     held = place.read_bytes()
