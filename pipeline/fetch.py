@@ -24,7 +24,7 @@ import urllib3
 from . import answers
 from .errors import IntegrityError, NetworkError, NotFoundError
 from .http_answers import cause, retry_after
-from .httpcache import Cache, Entry, digest
+from .httpcache import Cache, Entry
 from .mirrors import Mirrors
 from .partfile import PartFile
 from .wording import counted
@@ -97,17 +97,17 @@ class Fetcher:
     def get(self, url: str, *, max_bytes: int = 64 << 20, immutable: bool = False) -> bytes:
         """The body at ``url``, at most ``max_bytes`` once decoded; from the cache where the server says 304.
 
-        ``immutable``: what was got once is returned with no request. Raises NotFoundError (404, 410), NetworkError, and
-        DiskError where the cache cannot be written.
+        ``immutable``: what was got once, from this mirror, is returned with no request. Raises NotFoundError (404, 410),
+        NetworkError, and DiskError where the cache cannot be written.
         """
         source = self._mirrors.rewrite(url)
         headers = {"Accept-Encoding": "identity" if answers.packed(url) else "gzip"}
         kept = self._cache.read(url)
         if kept:
             entry, body = kept
-            if immutable and len(body) <= max_bytes:
+            if immutable and entry.came_from(source) and len(body) <= max_bytes:
                 return body
-            headers |= _conditions(entry, source)
+            headers |= entry.conditions(source)
         return self.persist(url, lambda: self._get_once(url, source, headers, kept, max_bytes))
 
     def forget(self, url: str) -> None:
@@ -337,13 +337,6 @@ def _version() -> str:
         return importlib.metadata.version("coreos-nvidia")
     except importlib.metadata.PackageNotFoundError:
         return "0"
-
-
-def _conditions(entry: Entry, source: str) -> dict[str, str]:
-    if entry.source != digest(source.encode()):
-        return {}
-    found = {"If-None-Match": entry.etag, "If-Modified-Since": entry.last_modified}
-    return {name: value for name, value in found.items() if value}
 
 
 def _answer(response: requests.Response) -> str:

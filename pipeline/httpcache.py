@@ -31,6 +31,15 @@ class Entry(Struct, frozen=True, forbid_unknown_fields=True):
     etag: str
     last_modified: str
 
+    def came_from(self, address: str) -> bool:
+        """True where it came from ``address``: another mirror may hold another file, or an older one."""
+        return self.source == digest(address.encode())
+
+    def conditions(self, address: str) -> dict[str, str]:
+        """Headers that ask ``address`` for the body only where it has changed."""
+        found = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified} if self.came_from(address) else {}
+        return {name: value for name, value in found.items() if value}
+
 
 class Cache:
     """The directory of entries. Any number of threads and processes may share it."""

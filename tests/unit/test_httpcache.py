@@ -85,6 +85,15 @@ def test_another_mirrors_etag_says_nothing_about_this_mirror(server: Misbehaving
         assert Fetcher(tmp_path, mirrors=mirrors).get("https://up.example/x") == name.encode()
 
 
+def test_what_never_changes_at_one_mirror_is_asked_of_another(server: MisbehavingServer, tmp_path: Path) -> None:
+    server.says("/one/x.sig", file(b"one"))
+    server.says("/two/x.sig", file(b"two"))
+    for name in ("one", "two", "two"):
+        mirrors = Mirrors({"https://up.example/": f"{server.base}/{name}/"})
+        assert Fetcher(tmp_path, mirrors=mirrors).get("https://up.example/x.sig", immutable=True) == name.encode()
+    assert [r.path for r in server.requests] == ["/one/x.sig", "/two/x.sig"]
+
+
 def test_a_body_that_failed_leaves_no_entry(server: MisbehavingServer, tmp_path: Path) -> None:
     url = server.says("/x", cut(JSON, 3))
     fetcher = Fetcher(tmp_path / "cache", sleep=lambda s: None, log=lambda line: None)
