@@ -5,6 +5,7 @@ One kernel compile for the whole file, under each vendor's name; one driver out 
 
 from __future__ import annotations
 
+import bz2
 import hashlib
 import json
 import os
@@ -332,7 +333,11 @@ def test_a_pair_whose_pinned_archive_is_broken_is_one_line_and_leaves_nothing(
     kernel = world.kernel(FLATCAR_KERNEL)
     (pinned,) = kernel.headers
     whole = world.vendors.place(pinned.urls[0]).read_bytes()
-    data = {"cut short": whole[: len(whole) // 2], "no archive": b"<html>not found</html>" * 1000}.get(bad, whole)
+    data = {
+        "cut short": whole[: len(whole) // 2],
+        "a bomb": whole + bz2.compress(bytes(512)),  # other bytes: what was unpacked once is not unpacked again
+        "no archive": b"<html>not found</html>" * 1000,
+    }.get(bad, whole)
     url = pinned.urls[0].replace("/flatcar_developer", f"/{bad.replace(' ', '-')}/flatcar_developer")
     world.vendors.place(url).write_bytes(data)
     file = msgspec.structs.replace(pinned, urls=(url,), sha256=hashlib.sha256(data).hexdigest(), size=len(data))
