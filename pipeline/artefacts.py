@@ -16,7 +16,7 @@ from .answers import continues
 from .errors import DiskError, IntegrityError, NetworkError, NotFoundError
 from .fetch import AgainError, Fetcher
 from .httpcache import DISK_HINT
-from .pinned import File, Trust
+from .pinned import File, Trust, kept
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Artefacts:
             begun = _Begun(part)
             self._fetcher.persist(url, lambda: self._go_on(url, begun, max_bytes))
             digest, size = begun.sha256.hexdigest(), begun.size
-            store = self._root / "sha256" / digest[:2] / digest
+            store = kept(self._root, digest)
             store.parent.mkdir(parents=True, exist_ok=True)
             if not store.exists():
                 os.replace(part, store)

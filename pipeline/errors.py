@@ -6,7 +6,10 @@ else 1 some selected pair failed (an outcome, never an exception); else 0.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+ROOM_HINT: Final = "free some disk space, or mend its rights"
+"""For a DiskError of a file or folder of the checkout."""
 
 
 class PipelineError(Exception):

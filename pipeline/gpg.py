@@ -50,14 +50,6 @@ class Keys:
     name: str
     fingerprints: frozenset[str] = frozenset()
 
-    @classmethod
-    def of_file(cls, path: Path) -> Keys:
-        """Every key of the file ``path``."""
-        try:
-            return cls(dearmour(path.read_bytes(), str(path)), path.name)
-        except OSError as error:
-            raise BadFileError(f"{path}: {error.strerror}", hint="the vendor's public keys belong there") from error
-
 
 def verify(data: bytes | Path, signature: bytes, keys: Keys, what: str) -> None:
     """Return where one of ``keys`` made the detached ``signature`` of ``data``.

@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from .errors import DiskError
+from .errors import ROOM_HINT, DiskError
 
 UPDATE: Final = ".update."
 """How the name of an update's folder begins: updates do not hold the checkout as runs do."""
-_DISK_HINT: Final = "free some disk space, or mend its rights"
 
 
 @contextlib.contextmanager
@@ -54,7 +53,7 @@ def _new(below: Path, prefix: str) -> tuple[Path, int]:
             below.mkdir(parents=True, exist_ok=True)
             place = Path(tempfile.mkdtemp(dir=below, prefix=prefix))
         except OSError as error:
-            raise DiskError(f"{below}: {error.strerror}", hint=_DISK_HINT) from error
+            raise DiskError(f"{below}: {error.strerror}", hint=ROOM_HINT) from error
         with contextlib.suppress(FileNotFoundError):  # swept by another before it was locked
             handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(handle, fcntl.LOCK_EX)

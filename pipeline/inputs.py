@@ -18,7 +18,7 @@ from .errors import BadFileError, DiskError, IntegrityError, NetworkError, NotFo
 from .fetch import Fetcher
 from .httpcache import DISK_HINT
 from .limits import MAX_UNPACKED
-from .pinned import File
+from .pinned import File, kept
 
 _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
 """Another device, a file system without hard links, too many of them: a copy does as well."""
@@ -41,7 +41,7 @@ class Inputs:
 
         Raises NotFoundError where it left its archive, NetworkError, IntegrityError, DiskError.
         """
-        path = self._root / "sha256" / file.sha256[:2] / file.sha256
+        path = kept(self._root, file.sha256)
         if _size(path) == file.size:
             return path
         if file.local is not None:

@@ -19,7 +19,7 @@ import msgspec
 
 from . import family_names
 from .dates import epoch_of
-from .errors import BadFileError, DiskError, PipelineError
+from .errors import ROOM_HINT, BadFileError, DiskError, PipelineError
 from .pinned import FILE_NAME, File, Kernel, Lock
 from .twins import refuse_twins
 from .versions import DriverVersion, KernelRelease, check_tag, tag_text
@@ -297,5 +297,5 @@ def write(path: Path, data: bytes) -> bool:
             os.unlink(name)
             raise
     except OSError as error:
-        raise DiskError(f"{path}: {error.strerror}", hint="free some disk space, or mend its rights") from error
+        raise DiskError(f"{path}: {error.strerror}", hint=ROOM_HINT) from error
     return True

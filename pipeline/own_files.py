@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .errors import BadFileError, DiskError, UsageError
 from .httpcache import DISK_HINT
-from .pinned import FILE_NAME, File
+from .pinned import FILE_NAME, File, kept
 
 _BLOCK = 1 << 20
 
@@ -62,7 +62,7 @@ def keep(origin: Path, root: Path, max_bytes: int) -> Own:
                 out.write(block)
         if not size:
             raise BadFileError(f"{origin} is empty", hint="is that the right file?")
-        place = root / "sha256" / digest.hexdigest()[:2] / digest.hexdigest()
+        place = kept(root, digest.hexdigest())
         place.parent.mkdir(parents=True, exist_ok=True)
         part.chmod(0o444)
         os.replace(part, place)

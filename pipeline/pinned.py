@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
@@ -19,7 +20,7 @@ Arch = Literal["amd64", "arm64"]
 Os = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{1,39}\Z")]
 """An OS family: ``debian``, or one of upstream/families."""
 Form = Literal["debs", "rpms", "developer-container", "source"]
-"""In what a vendor publishes a kernel's headers; forms.py says what each means."""
+"""In what a vendor publishes a kernel's headers; what a build takes of each is made in trees.py."""
 Trust = Literal["signed-index", "vendor-sum", "tls-first-sight", "this-machine"]
 KINDS: Final[tuple[Kind, ...]] = ("open", "proprietary")
 TRIPLES: Final[dict[Arch, str]] = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
@@ -63,6 +64,11 @@ class File(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, 
         if self.local:
             return self.local.rsplit("/", 1)[-1].lstrip(".")
         return (self.path or self.urls[0]).rsplit("/", 1)[-1]
+
+
+def kept(store: Path, sha256: str) -> Path:
+    """Where the file with these bytes lies in ``store``, the folder of pinned files."""
+    return store / "sha256" / sha256[:2] / sha256
 
 
 class Base(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):

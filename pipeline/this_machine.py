@@ -32,7 +32,8 @@ _IMAGES: Final = (
     "boot/Image",
 )
 _RUNNING: Final = "proc/config.gz"
-_MAX_IMAGE: Final = 1 << 29
+MAX_IMAGE: Final = 1 << 29
+"""Bytes of a kernel image."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,8 @@ def _image(root: Path, places: Iterable[str], name: str) -> tuple[Path | None, s
 
 def _said(path: Path) -> str | None:
     try:
-        if path.stat().st_size > _MAX_IMAGE:
-            raise BadFileError(f"{path} has more than {_MAX_IMAGE} bytes", hint="that is no kernel image")
+        if path.stat().st_size > MAX_IMAGE:
+            raise BadFileError(f"{path} has more than {MAX_IMAGE} bytes", hint="that is no kernel image")
         return vmlinux.release(path)
     except OSError as error:
         raise BadFileError(f"{path}: {error.strerror}", hint="it has to be a file that this user can read") from error

@@ -124,8 +124,8 @@ def debian_lock(
     given = {driver.version for driver in drivers}
     return msgspec.structs.replace(
         old,
-        bases=(*other_bases, _dated(base, held_base)),
-        toolchains=(*other_toolchains, *(_dated(t, held_toolchains.get(t.name)) for t in toolchains)),
+        bases=(*other_bases, dated(base, held_base)),
+        toolchains=(*other_toolchains, *(dated(t, held_toolchains.get(t.name)) for t in toolchains)),
         kernels=(
             *(k for k in old.kernels if (k.os, k.arch) != ("debian", arch)),
             *_kernels(wanted, wishes, arch, old, indices, problems, tools),
@@ -173,7 +173,7 @@ def _kernels(
             continue
         held = before.get(name)
         try:
-            found[name] = _dated(_valid(_kernel(name, wanted, wishes, arch, indices, tools), f"kernel {name}"), held)
+            found[name] = dated(_valid(_kernel(name, wanted, wishes, arch, indices, tools), f"kernel {name}"), held)
         except UpstreamDataError as error:
             problems.append(f"debian/{arch}: kernel {name}: {error}" + ("; the pinned one is kept" if held else ""))
             if held:
@@ -214,7 +214,7 @@ def _drivers(wanted: Wanted, arch: Arch, old: Lock, indices: Indices, problems: 
             found += [held] if held else []
             continue
         if made is not None:
-            found.append(_dated(made, held))
+            found.append(dated(made, held))
         elif held is not None:
             found.append(msgspec.structs.replace(held, stale=True))
         else:
@@ -263,7 +263,7 @@ def _valid(entry: Entry, what: str) -> Entry:
     return entry
 
 
-def _dated(made: Entry, held: Entry | None) -> Entry:
+def dated(made: Entry, held: Entry | None) -> Entry:
     """``made`` with the date of ``held`` where nothing else but staleness differs: dates enter what is built."""
     if held is None:
         return made

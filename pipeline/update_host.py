@@ -20,12 +20,10 @@ from .means import Means, Unpinned
 from .pinned import Arch, File, Kernel, Lock, OsRelease, Toolchain
 from .plan import Plan
 from .render import Renderer
-from .this_machine import Machine, no_config
-from .update_debian import Server, debian_lock, read_debian
+from .this_machine import MAX_IMAGE, Machine, no_config
+from .update_debian import Server, dated, debian_lock, read_debian
 from .versions import DriverVersion
 from .wanted import Debian, Wanted
-
-_MAX_IMAGE = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,8 @@ def update_host(
         kernel, toolchain, reports = _of_source(wanted.debian, machine, new, sources)
         toolchains = (toolchain,)
     kernel = msgspec.structs.replace(kernel, drivers=_drivers(wanted, main, kernel, toolchains, rules, driver))
-    made = Lock(schema=1, kernels=(_dated(kernel, held),), toolchains=toolchains)
+    before = next((k for k in held.kernels if k.key == kernel.key), None) if held else None
+    made = Lock(schema=1, kernels=(dated(kernel, before),), toolchains=toolchains)
     host_lock.merged(main, made)  # what we write we can read
     return Result(made, kernel, reports)
 
@@ -114,7 +113,7 @@ def _of_source(wishes: Debian, machine: Machine, new: Lock, sources: Sources) ->
     image: Sequence[File] = ()
     reports = []
     if machine.image:
-        image = (own_files.keep(machine.image, sources.store, _MAX_IMAGE).pin("kernel", machine.release),)
+        image = (own_files.keep(machine.image, sources.store, MAX_IMAGE).pin("kernel", machine.release),)
     else:
         why = f" ({machine.unread})" if machine.unread else ""
         reports.append(
@@ -159,10 +158,3 @@ def _drivers(
         f"versions.lock pins no driver for {kernel.kernel} ({kernel.arch}){what}",
         hint="wish one in [[driver]], and 'doit update'",
     )
-
-
-def _dated(kernel: Kernel, held: Lock | None) -> Kernel:
-    """``kernel`` with the date that it has in ``held``, where it is the same: dates enter what is built."""
-    before = next((k for k in held.kernels if k.key == kernel.key), None) if held else None
-    same = before is not None and msgspec.structs.replace(kernel, date=before.date) == before
-    return before if before is not None and same else kernel

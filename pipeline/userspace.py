@@ -11,11 +11,14 @@ import io
 import posixpath
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from . import debs, redist, runfile
 from .errors import IntegrityError
 from .unpacking import Entry, unpacked
+
+if TYPE_CHECKING:
+    from .upstream import nvidia_gpus
 
 KIND_TABLE: Final = "out/opt/nvidia-driver/gpus"
 """Which kind of module drives which GPU, a line a PCI id, for a shell (upstream/nvidia_gpus.py)."""
@@ -63,8 +66,7 @@ def of_run(path: Path, limit: int) -> Iterator[Entry]:
         elif entry.kind == "file" and posixpath.basename(entry.name) == GPUS:
             yield _kind_table(entry, path.name)
         elif entry.kind == "file" and entry.name == "LICENSE":
-            place = f"out/usr/share/licenses/nvidia-{manifest.version}/{entry.name}"
-            yield Entry(place, 0o644, "file", entry.size, data=entry.data)
+            yield _licence(entry, manifest.version)
     if not taken or files.keys().isdisjoint(places):
         raise IntegrityError(f"{path.name} holds no userspace by its .manifest", hint="is it a driver of NVIDIA's?")
     for place, target in sorted(links.items()):
@@ -88,16 +90,30 @@ def _place(listed: runfile.Listed, version: str) -> str:
         return f"{VOLUME}/{folder}/{base}"
     if kind.startswith(_NO_X) or ".so" not in base or base.endswith(".la"):
         return ""
+    return _library(base)
+
+
+def _library(base: str) -> str:
     folder = "lib64/vdpau" if base.startswith("libvdpau_nvidia") else "lib64/gbm" if base.endswith("_gbm.so") else "lib64"
     return f"{VOLUME}/{folder}/{base}"
 
 
-def _kind_table(entry: Entry, what: str) -> Entry:
+def _licence(entry: Entry, version: str) -> Entry:
+    return Entry(f"out/usr/share/licenses/nvidia-{version}/{entry.name}", 0o644, "file", entry.size, data=entry.data)
+
+
+def _table(chips: Sequence[nvidia_gpus.Chip]) -> Entry:
     from .upstream import nvidia_gpus  # a run that builds nothing does not pay for it
 
-    assert entry.data is not None
-    table = nvidia_gpus.kind_table(nvidia_gpus.parse(entry.data.read(_MAX_TABLE), f"{what}: {entry.name}").chips)
+    table = nvidia_gpus.kind_table(chips)
     return Entry(KIND_TABLE, 0o644, "file", len(table), data=io.BytesIO(table))
+
+
+def _kind_table(entry: Entry, what: str) -> Entry:
+    from .upstream import nvidia_gpus
+
+    assert entry.data is not None
+    return _table(nvidia_gpus.parse(entry.data.read(_MAX_TABLE), f"{what}: {entry.name}").chips)
 
 
 def gpus_of_debian(paths: Sequence[Path]) -> Iterator[Entry]:
@@ -105,13 +121,12 @@ def gpus_of_debian(paths: Sequence[Path]) -> Iterator[Entry]:
 
     A package without the text gives no table: a host then takes the kind that is recommended for the branch.
     """
-    from .upstream import nvidia_gpus, nvidia_readme
+    from .upstream import nvidia_readme
 
     readme = _document(paths[0], "README.txt.gz")
     of_open = _document(paths[1], "README.md.gz") if len(paths) > 1 else None
     if readme is not None:
-        table = nvidia_gpus.kind_table(nvidia_readme.parse(readme, of_open, paths[0].name).chips)
-        yield Entry(KIND_TABLE, 0o644, "file", len(table), data=io.BytesIO(table))
+        yield _table(nvidia_readme.parse(readme, of_open, paths[0].name).chips)
 
 
 def _document(deb: Path, name: str) -> bytes | None:
@@ -147,8 +162,7 @@ def of_redist(path: Path, limit: int) -> Iterator[Entry]:
         if entry.kind == "file" and base == GPUS:
             yield _kind_table(entry, path.name)
         elif entry.kind == "file" and entry.name == "LICENSE":
-            place = f"out/usr/share/licenses/nvidia-{version}/{base}"
-            yield Entry(place, 0o644, "file", entry.size, data=entry.data)
+            yield _licence(entry, version)
         elif (place := _redist_place(entry.name, version)) and place not in seen:
             if entry.kind == "file":
                 seen.add(place)
@@ -178,8 +192,7 @@ def _redist_place(name: str, version: str) -> str:
         return f"{VOLUME}/bin/{base}" if base.startswith("nvidia-") and base not in _INSTALLER else ""
     if folders[0] not in _LIBRARIES or ".so" not in base or "xorg" in folders or base.startswith((*_SHARED, *_OF_X)):
         return ""
-    folder = "lib64/vdpau" if base.startswith("libvdpau_nvidia") else "lib64/gbm" if base.endswith("_gbm.so") else "lib64"
-    return f"{VOLUME}/{folder}/{base}"
+    return _library(base)
 
 
 def of_fabric_manager(path: Path, limit: int) -> Iterator[Entry]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from . import compat, half_made, host_lock, wanted
-from .errors import DiskError, PipelineError
+from .errors import ROOM_HINT, DiskError, PipelineError
 from .ledger import Ledger
 from .pinned import Lock
 from .plan import Pair, Plan
@@ -178,7 +178,7 @@ class Workspace:
             place.parent.mkdir(parents=True, exist_ok=True)
             handle = place.open("a+")
         except OSError as error:
-            raise DiskError(f"{place}: {error.strerror}", hint="free some disk space, or mend its rights") from error
+            raise DiskError(f"{place}: {error.strerror}", hint=ROOM_HINT) from error
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -191,7 +191,7 @@ class Workspace:
                 os.truncate(handle.fileno(), 0)
                 os.write(handle.fileno(), f"{os.getpid()}\n".encode())
             except OSError as error:
-                raise DiskError(f"{place}: {error.strerror}", hint="free some disk space, or mend its rights") from error
+                raise DiskError(f"{place}: {error.strerror}", hint=ROOM_HINT) from error
             yield
 
 

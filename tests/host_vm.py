@@ -236,21 +236,9 @@ class Vm:
         words = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", form, "-b", str(image), str(folder / "disk.qcow2")]
         subprocess.run(words, check=True, capture_output=True)
 
-    def boot(
-        self,
-        script: str,
-        *,
-        kernel: str = KERNEL,
-        network: bool = True,
-        files: Mapping[str, tuple[int, bytes]] | None = None,
-        waits: bool = True,
-        control: str = "",
-    ) -> str:
-        """Switches on, runs ``script`` when the driver's unit is done, switches off; what the script printed.
-
-        ``kernel``: which one, or ``grub`` for the one that the machine's own GRUB starts. ``control``: the port of ``tell``.
-        """
-        process = self.switch_on(script, kernel=kernel, network=network, files=files, waits=waits, control=control)
+    def boot(self, script: str, **more: Any) -> str:
+        """Switches on, runs ``script`` when the driver's unit is done, switches off; what the script printed."""
+        process = self.switch_on(script, **more)
         try:
             status = process.wait(LONGEST)
         finally:
@@ -286,7 +274,10 @@ class Vm:
         waits: bool = True,
         control: str = "",
     ) -> subprocess.Popen[bytes]:
-        """QEMU, started."""
+        """QEMU, started.
+
+        ``kernel``: which one, or ``grub`` for the one that the machine's own GRUB starts. ``control``: the port of ``tell``.
+        """
         text = f"CONTROL={control}\n{PRELUDE}{WAITS if waits else ''}{script}\n"
         given: dict[str, tuple[int, bytes]] = {"case/run.sh": (0o755, text.encode()), **(files or {})}
         if self.settings:

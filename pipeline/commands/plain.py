@@ -109,11 +109,8 @@ class Plain(Strict, Command):  # type: ignore[misc]
     """A command without tasks: parses options, runs, ends with a status."""
 
     def execute(self, params: Any, args: Any) -> int:
-        """Run; every error a user can cause is one line and its status."""
-        try:
-            return self.work(here(), params, list(args))
-        except PipelineError as error:
-            return complain(error)
+        """Run; ``parse_execute`` says every error that a user can cause."""
+        return self.work(here(), params, list(args))
 
     def work(self, space: Workspace, params: Any, args: list[str]) -> int:
         """What the command does; its exit status."""

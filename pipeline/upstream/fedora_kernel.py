@@ -69,11 +69,6 @@ def kernel_rpm_urls(kernel: str, package: str = "kernel-devel") -> tuple[str, ..
     )
 
 
-def lockfile_url(branch: str, arch: Arch) -> str:
-    """The package versions of the next build of a stream; ``branch`` is the stream's name, or ``testing-devel``."""
-    return f"{CONFIG}/{branch}/manifest-lock.{RPM_ARCH[arch]}.json"
-
-
 def parse_lockfile(data: bytes, url: str, arch: Arch) -> str:
     """The kernel of a stream's next build, from ``packages.kernel.evra``; it has no release number yet.
 

@@ -44,10 +44,13 @@ from tests.standins.vendors import (
     FEDORA_KERNEL,
     FEDORA_KEY,
     FEDORA_RELEASE,
+    FEDORA_WISHES,
     FLATCAR_KERNEL,
     FLATCAR_KEY,
     FLATCAR_RELEASE,
+    FLATCAR_WISHES,
     KERNEL_KEY,
+    NVIDIA_WISHES,
     TARBALL,
     TOOLCHAIN_RPMS,
     Vendors,
@@ -63,30 +66,16 @@ pytestmark = [
         reason="what makes the stand-ins is not installed (./doit.sh test installs it)",
     ),
 ]
-WISHES = """
+WISHES = (
+    """
 [build]
 modules = ["nvidia"]
 kinds = ["open"]
-
-[fedora-coreos]
-streams = ["stable"]
-arches = ["amd64"]
-keep = 1
-images = false
-keys = [{{fingerprint = "{key}", source = "{fedora}"}}]
-
-[flatcar]
-channels = ["stable"]
-arches = ["amd64"]
-keep = 1
-ahead = false
-keys = [{{fingerprint = "{key}", source = "{flatcar}"}}]
-
-[nvidia]
-branches = []
-sources = ["data-centre"]
-arches = ["amd64"]
-fabric_manager = true
+"""
+    + FEDORA_WISHES
+    + FLATCAR_WISHES
+    + NVIDIA_WISHES
+    + """fabric_manager = true
 
 [[nvidia.exact]]
 version = "535.261.03"
@@ -104,26 +93,20 @@ amd64 = "{digest}"
 [toolchain.packages]
 amd64 = ["{make}", "{patch}"]
 """
-OLD_WISHES = """
+)
+OLD_WISHES = (
+    """
 [build]
 modules = ["nvidia"]
-
-[flatcar]
-channels = ["stable"]
-arches = ["amd64"]
-keep = 1
-ahead = false
-keys = [{{fingerprint = "{key}", source = "{flatcar}"}}]
-
-[nvidia]
-branches = []
-sources = ["data-centre"]
-arches = ["amd64"]
-
+"""
+    + FLATCAR_WISHES
+    + NVIDIA_WISHES
+    + """
 [[nvidia.exact]]
 version = "470.256.02"
 reason = "the last branch for Kepler: proprietary modules only"
 """
+)
 
 
 @dataclass(frozen=True)
@@ -441,7 +424,8 @@ def test_its_modules_are_compiled_and_loaded_on_the_booted_kernel_and_pushed(old
     assert [labels["io.coreos-nvidia.kinds"] for labels in old.labels()] == ["proprietary"]
 
 
-RETIRED = """
+RETIRED = (
+    """
 [build]
 modules = ["nvidia"]
 kinds = ["open"]
@@ -455,18 +439,16 @@ kernels = {{"{release}" = "{kernel}"}}
 
 [kernel-org]
 keys = [{{fingerprint = "{key}", source = "{kernel_org}"}}]
-
-[nvidia]
-branches = []
-sources = ["data-centre"]
-arches = ["amd64"]
-fabric_manager = true
+"""
+    + NVIDIA_WISHES
+    + """fabric_manager = true
 
 [[nvidia.exact]]
 version = "535.261.03"
 reason = "the version of which there is a stand-in"
 
 """
+)
 NAMES = ("DOCKER_HOST", "DRIVER_CACHE", "DRIVER_REGISTRY", "DRIVER_MIRRORS")
 
 

@@ -71,6 +71,29 @@ REDIST_PACKAGES = ("libcuda1", "libnvidia-ml1", "libnvidia-ptxjitcompiler1", "nv
 CUDA = "12.2.9"
 """A CUDA release that never was, whose redist manifest names the stand-in driver."""
 TARBALL = f"linux-{kernel.VERSION}.tar.xz"
+FEDORA_WISHES = """
+[fedora-coreos]
+streams = ["stable"]
+arches = ["amd64"]
+keep = 1
+images = false
+keys = [{{fingerprint = "{key}", source = "{fedora}"}}]
+"""
+FLATCAR_WISHES = """
+[flatcar]
+channels = ["stable"]
+arches = ["amd64"]
+keep = 1
+ahead = false
+keys = [{{fingerprint = "{key}", source = "{flatcar}"}}]
+"""
+NVIDIA_WISHES = """
+[nvidia]
+branches = []
+sources = ["data-centre"]
+arches = ["amd64"]
+"""
+"""What a test wishes of each source: one release, one architecture. ``{key}`` and the rest are for ``str.format``."""
 KEPT = "DRIVER_STANDINS"
 """A folder that keeps the compiled kernels between runs, for who works on these tests; CI has none."""
 

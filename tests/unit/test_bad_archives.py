@@ -28,9 +28,12 @@ from tests.standins.driver import OLD
 from tests.standins.vendors import (
     FEDORA_KERNEL,
     FEDORA_KEY,
+    FEDORA_WISHES,
     FLATCAR_KERNEL,
     FLATCAR_KEY,
     FLATCAR_RELEASE,
+    FLATCAR_WISHES,
+    NVIDIA_WISHES,
     Vendors,
     served,
 )
@@ -51,29 +54,15 @@ CONTAINER, VMLINUZ, CONFIG = (
     "flatcar_production_pxe.vmlinuz",
     "flatcar_production_image_kernel_config.txt",
 )
-WISHES = """
-[fedora-coreos]
-streams = ["stable"]
-arches = ["amd64"]
-keep = 1
-images = false
-keys = [{{fingerprint = "{key}", source = "{fedora}"}}]
-
-[flatcar]
-channels = ["stable"]
-arches = ["amd64"]
-keep = 1
-ahead = false
-keys = [{{fingerprint = "{key}", source = "{flatcar}"}}]
-
+WISHES = (
+    FEDORA_WISHES
+    + FLATCAR_WISHES
+    + """
 [kernel-org]
 keys = [{{fingerprint = "{key}", source = "{flatcar}"}}]
-
-[nvidia]
-branches = []
-sources = ["data-centre"]
-arches = ["amd64"]
-
+"""
+    + NVIDIA_WISHES
+    + """
 [[nvidia.exact]]
 version = "535.261.03"
 reason = "a driver whose archive is broken"
@@ -89,6 +78,7 @@ image = "registry.fedoraproject.org/fedora/fedora:44"
 digests = {{amd64 = "sha256:0000000000000000000000000000000000000000000000000000000000000000"}}
 reason = "nothing is compiled here"
 """
+)
 
 
 class Broken:

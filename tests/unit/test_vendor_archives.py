@@ -18,7 +18,7 @@ import pytest
 
 from pipeline import disk_image, rpms, runfile, unpacking
 from pipeline.errors import IntegrityError, PipelineError
-from pipeline.gpg import Keys
+from pipeline.gpg import Keys, dearmour
 from pipeline.unpacking import Entry, from_tar, to_directory, to_tar
 from tests.signed_archive import Key
 from tests.standins import packing
@@ -275,17 +275,21 @@ def test_an_rpm_with_another_header_is_refused(rpm: Path, tmp_path: Path) -> Non
         rpms.read(tmp_path / "odd.rpm")
 
 
+def keys_of(key: Key) -> Keys:
+    return Keys(dearmour(key.keyring.read_bytes(), "key"), "key")
+
+
 def test_an_rpm_that_nobody_signed_is_refused_where_keys_are_given(rpm: Path, signing_key: Key) -> None:
     with pytest.raises(IntegrityError, match="is not signed"):
-        rpms.verify(rpm, Keys.of_file(signing_key.keyring))
+        rpms.verify(rpm, keys_of(signing_key))
 
 
 def test_an_rpm_signed_by_a_known_key_passes_and_by_another_does_not(rpm: Path, signing_key: Key, tmp_path: Path) -> None:
     signed = packing.signed_rpm(rpm, signing_key.home, tmp_path / "signed")
-    assert rpms.verify(signed, Keys.of_file(signing_key.keyring)).name == "kernel-devel"
+    assert rpms.verify(signed, keys_of(signing_key)).name == "kernel-devel"
     assert held(rpms.entries(signed)) == held(rpms.entries(rpm))
     with Key() as stranger, pytest.raises(IntegrityError, match="no key of ours signed it"):
-        rpms.verify(signed, Keys.of_file(stranger.keyring))
+        rpms.verify(signed, keys_of(stranger))
 
 
 def test_what_is_no_rpm_is_refused(tmp_path: Path) -> None:
