@@ -97,6 +97,7 @@ all_ready() {
     if [ -n "$engine" ] && [ -n "$engine_problem" ]; then
         die "no container engine answers at $engine ($engine_problem): mend $engine_from, or unset it to have one started"
     fi
+    [ -z "$registry_port" ] || refuse_taken "$registry_port" "$registry_answers"
     [ -n "$engine" ] || packages+=("$ENGINE_PACKAGES")
     [ -z "$registry_port" ] || packages+=("$REGISTRY_PACKAGES")
     # shellcheck disable=SC2046

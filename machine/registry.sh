@@ -22,8 +22,6 @@ ensure_registry() {
         if [ -n "$2" ] && [ "$(cat "$REGISTRY_CONFIG")" = "$config" ]; then return; fi
         end "$pid" 10
         ! listens "$1" || die "$(taken "$1")"
-    elif [ -n "$2" ]; then
-        die "$(taken "$1")"
     fi
     say "starting a registry at localhost:$1"
     mkdir -p "$REGISTRY_DATA"
@@ -36,9 +34,12 @@ ensure_registry() {
     fi
 }
 
+# refuse_taken PORT ANSWERS: before anything is installed
+refuse_taken() { [ -z "$2" ] || registry_pid >/dev/null || die "$(taken "$1")"; }
+
 taken() {
-    printf '%s' "port $1 is taken by a program that this checkout did not start: end it, or set DRIVER_REGISTRY," \
-        " or registry = \"localhost:<other port>\" in versions.toml"
+    printf '%s' "port $1 is taken by a program that this checkout did not start: end it, or have another port by" \
+        " registry = \"localhost:<port>\" below [settings] in versions.toml, or set DRIVER_REGISTRY to a registry that runs"
 }
 
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
