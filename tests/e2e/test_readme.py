@@ -213,10 +213,10 @@ def files(desk: Desk, image: str, scratch: Path) -> dict[str, tuple[object, ...]
 
 
 def shape(text: str) -> str:
-    """``text`` with digests, numbers, versions and kinds of modules made equal."""
+    """``text`` with digests, numbers, versions, kinds of modules and "pair" or "pairs" made equal."""
     text = re.sub(r"\b[0-9a-f]{12,64}\b", "<digest>", text)
     text = re.sub(r"\b(open and proprietary|open|proprietary)\b", "<kind>", text)
-    return re.sub(r"\d+(\.\d+)*", "<n>", text)
+    return re.sub(r"\d+(\.\d+)*", "<n>", text).replace("<n> pairs:", "<n> pair:")
 
 
 def test_the_sample_output_of_the_first_command_is_what_it_prints(full: Ran) -> None:
