@@ -24,10 +24,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _wrong("'' is neither a command nor a task: leave the empty word out")
         from .commands.inherited import Program
 
-        return int(Program().run(words) or 0)
+        return int(Program().run(_help(words)) or 0)
     except KeyboardInterrupt:
         print("doit: interrupted: run it again, what was finished is kept", file=sys.stderr)
         return _INTERRUPTED
+
+
+def _help(words: list[str]) -> list[str]:
+    """``doit help COMMAND`` for ``doit COMMAND --help``; pytest has a ``--help`` of its own."""
+    if words[:1] == ["test"] or not {"-h", "--help"}.intersection(words):
+        return words
+    return ["help", *[word for word in words if not word.startswith("-")][:1]]
 
 
 def _wrong(text: str) -> int:

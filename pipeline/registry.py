@@ -61,8 +61,9 @@ _tag_list: Final = msgspec.json.Decoder(_TagList)
 class Registry:
     """One repository, ``<place>/<name>``. Threads may share it.
 
-    ``timeout`` is (connect, read) in seconds, ``attempts`` how often a thing is tried. Every method raises
-    RegistryError where the registry gave no clear answer, and what credentials.find raises where a login is asked for.
+    ``timeout`` is (connect, read) in seconds; what is only read is waited for at most READ_SILENCE, since no registry needs
+    minutes for it, while one that moves an upload into place does. ``attempts`` is how often a thing is tried. Every method
+    raises RegistryError where the registry gave no clear answer, and what credentials.find raises where a login is asked for.
     """
 
     def __init__(

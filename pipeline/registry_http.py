@@ -30,6 +30,8 @@ from .wording import counted
 T = TypeVar("T")
 MAX_RETRY_AFTER: Final = 120.0
 """Seconds a registry may make us wait; one that asks for more is asked again after these."""
+READ_SILENCE: Final = 60.0
+"""Seconds without a byte after which a question is asked again."""
 MAX_REDIRECTS: Final = 5
 ANSWER_HINT: Final = "see whether DRIVER_REGISTRY names a registry, and what stands between"
 NETWORK_HINT: Final = "see that it runs and that DRIVER_REGISTRY names it, check network and proxy, then run it again"
@@ -208,10 +210,13 @@ class RegistryHttp:
             session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         with self._count:
             self.requests += 1
+        connect, read = self._timeout
+        if call.method in ("GET", "HEAD"):
+            read = min(read, READ_SILENCE)
         try:
             return session.request(
                 call.method, url, data=data or None, headers=dict(call.headers), auth=_Authorization(authorization),
-                timeout=self._timeout, stream=True, allow_redirects=False, proxies=_DIRECT if self._near else None,
+                timeout=(connect, read), stream=True, allow_redirects=False, proxies=_DIRECT if self._near else None,
             )  # fmt: skip
         except requests.exceptions.SSLError as error:
             why = f"{call.what}: {cause(error)}"

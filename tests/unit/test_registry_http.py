@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline import registry_http
 from pipeline.errors import RegistryError
 from pipeline.registry_http import Call, RegistryHttp
 from tests.told_server import TAGS, Asleep, Handler, Seen, Told, client, in_turn, refusal, says, sha256
@@ -50,6 +53,18 @@ def test_a_refusal_never_reads_as_absent(method: str, status: int) -> None:
         with pytest.raises(RegistryError, match=f"^{server.place}/driver: .* {status}"):
             getattr(client(server.place), method)(*argument)
         assert len(server.seen) == (1 if status in (401, 403) else 3)
+
+
+def test_what_is_only_read_waits_a_minute_where_an_upload_may_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_http, "READ_SILENCE", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
+        port = silent.getsockname()[1]
+        http = RegistryHttp(f"127.0.0.1:{port}", "driver", {}, Asleep(), 2, (5, 1))
+        for method, at_least, below in (("GET", 0.1, 1), ("POST", 2, 10)):
+            began = time.monotonic()
+            with pytest.raises(RegistryError, match=r"a thing: .*2 attempts"):
+                http.request(Call("a thing", method, f"{http.base}tags/list"))
+            assert at_least <= time.monotonic() - began < below
 
 
 def test_a_dead_registry_is_named_with_what_to_do() -> None:

@@ -139,3 +139,22 @@ def test_a_bad_file_that_only_a_task_reads_is_wrong_use_too(tmp_path: Path) -> N
     assert done.returncode == 3, done.stderr
     assert "535-pci-resize-resource.patch: its sha256 is fc6b54ff" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--help"], ["help"]),
+        (["-h"], ["help"]),
+        (["update", "--help"], ["help", "update"]),
+        (["prune", "--apply", "-h"], ["help", "prune"]),
+        (["list", "--help"], ["help", "list"]),
+    ],
+    ids=" ".join,
+)
+def test_help_is_also_what_other_programs_call_it(words: list[str], shown: list[str]) -> None:
+    said, meant = (
+        subprocess.run([*PROGRAM, *which], check=True, cwd=ROOT, capture_output=True, text=True) for which in (words, shown)
+    )
+    assert said.stdout == meant.stdout != ""
+    assert said.stderr == ""
