@@ -1,4 +1,4 @@
-"""Two pairs at once (``doit -n 2``) over the same two one after the other.
+"""Two pairs at once (``doit -n 2``) over the same two one after the other: seconds, memory and disk.
 
     .venv/bin/python -m bench.parallel [--kind open] [--modules nvidia] [--pairs '*6.1.0-47*' '*6.1.0-50*']
     .venv/bin/python -m bench.parallel --stand-in 5
@@ -8,6 +8,8 @@ moved before each round, so that no cache of the engine holds a step; toolchain,
 One pair alone already keeps two processors at work while it compiles, so that the ideal is the time of one after the
 other; it can be beaten, since one pair's unpacking, linking and booting fall into another's compiling. With ``--stand-in
 SECONDS`` each pair computes that long on one processor (bench/stand_in.py): the ideal is then half. Goal: 0.95 of ideal.
+Memory is that of doit and all its children (virtual machines too, the engine's containers not), disk what lies below build/
+and is no link to the download cache; bench/footprint.py samples both.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from typing import Final
 
 import msgspec
 
+from bench.footprint import Peak, Watched, size_of
 from bench.made_up import FILES, ROOT
 from pipeline import lock
 from pipeline.pinned import Lock
@@ -37,18 +40,28 @@ AT_ONCE: Final = 2
 
 
 @dataclass(frozen=True)
+class Round:
+    """One run over all pairs: seconds, its peak, and the bytes on disk below ``build`` before and after it."""
+
+    seconds: float
+    peak: Peak
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
 class Figures:
-    """Seconds of each way, and how many times as fast the ideal is as one after the other."""
+    """Both ways, and how many times as fast the ideal is as one after the other."""
 
     pairs: tuple[str, ...]
-    at_once: float
-    in_turn: float
+    at_once: Round
+    in_turn: Round
     ideal: float
 
     @property
     def of_ideal(self) -> float:
         """1.0: as fast as can be."""
-        return self.in_turn / self.at_once / self.ideal
+        return self.in_turn.seconds / self.at_once.seconds / self.ideal
 
 
 class Bench:
@@ -83,21 +96,27 @@ class Bench:
         for pair in {kernel.drivers[0]: kernel for kernel in self._kernels}.values():
             self._doit(f"toolchain:{pair.toolchain}/{pair.arch}", f"driver:{pair.drivers[0]}/{pair.arch}")
 
-    def round(self, *words: str) -> float:
-        """Seconds of one run over both pairs, every one of them new."""
+    def round(self, *words: str) -> Round:
+        """One run over both pairs, every one of them new."""
         self._renew()
-        begin = time.monotonic()
-        self._doit(*words)
-        return time.monotonic() - begin
+        build = self.root / "build"
+        before, begin = size_of(build), time.monotonic()
+        peak = self._doit(*words)
+        return Round(time.monotonic() - begin, peak, before, size_of(build))
 
     def _renew(self) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         kernels = tuple(msgspec.structs.replace(kernel, date=now) for kernel in self._kernels)
         (self.root / lock.LOCK_FILE).write_bytes(lock.dump(msgspec.structs.replace(self._lock, kernels=kernels)))
 
-    def _doit(self, *words: str) -> None:
-        module = "bench.stand_in" if self.seconds else "doit"
-        subprocess.run([sys.executable, "-m", module, *words], cwd=self.root, env=self._environ, check=True)
+    def _doit(self, *words: str) -> Peak:
+        command = [sys.executable, "-m", "bench.stand_in" if self.seconds else "doit", *words]
+        process = subprocess.Popen(command, cwd=self.root, env=self._environ)
+        with process, Watched(process.pid, self.root / "build") as watched:
+            process.wait()
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command)
+        return watched.peak
 
 
 def measure(bench: Bench) -> Figures:
@@ -112,18 +131,25 @@ def measure(bench: Bench) -> Figures:
 
 def report(figures: Figures) -> str:
     """In Markdown."""
+    faster = figures.in_turn.seconds / figures.at_once.seconds
+    ways = {"one after the other": figures.in_turn, "two at once": figures.at_once}
     return "\n".join(
         [
             f"{' and '.join(figures.pairs)}",
             "",
-            "| | seconds |",
-            "|---|---:|",
-            f"| one after the other | {figures.in_turn:.1f} |",
-            f"| two at once | {figures.at_once:.1f} |",
+            "| | seconds | peak memory, MB | of it | peak disk, MB | before and after |",
+            "|---|---:|---:|---|---:|---:|",
+            *(f"| {way} | {_row(found)} |" for way, found in ways.items()),
             "",
-            f"{figures.in_turn / figures.at_once:.2f} times as fast, {figures.of_ideal:.2f} of ideal (goal 0.95).",
+            f"{faster:.2f} times as fast, {figures.of_ideal:.2f} of ideal (goal 0.95).",
         ]
     )
+
+
+def _row(found: Round) -> str:
+    programs = ", ".join(f"{name} {size / 1e6:.0f}" for name, size in sorted(found.peak.programs.items(), key=lambda p: -p[1]))
+    numbers = f"{found.seconds:.1f} | {found.peak.memory / 1e6:.0f} | {programs}"
+    return f"{numbers} | {found.peak.disk / 1e6:.1f} | {found.before / 1e6:.1f}, {found.after / 1e6:.1f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -4,16 +4,22 @@
 
 For what is not about compiling: many pairs at once, kills at any moment, many runners over one registry. All else is real:
 command, tasks, state, locks, registry, index. A pair "compiles" for ``STAND_IN_SECONDS`` (default 0): as a process that
-computes where ``STAND_IN_WORK=1``, else asleep. ``$STAND_IN_LOG`` gets a line ``begin ID`` and one ``end ID`` a build.
+computes where ``STAND_IN_WORK=1``, else asleep. Its layer has ``STAND_IN_BYTES`` of noise, by default none. ``$STAND_IN_LOG``
+gets a line ``begin ID`` and one ``end ID`` a build.
 """
 
 from __future__ import annotations
 
+import io
 import os
+import random
 import subprocess
 import sys
+import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 from doit.doit_cmd import DoitMain
 
@@ -38,13 +44,15 @@ def build(pair: Pair, shop: Workshop) -> Entry:
         else:
             time.sleep(seconds)
     _log(f"end {pair.id}")
-    layer = shop.store.add(tree({"recipe": (0o644, pair.recipe.encode())}), 0)
+    with shop.progress.step(pair.id, "assemble", "assembled"):
+        layer = shop.store.add(_files(pair, int(os.environ.get("STAND_IN_BYTES", "0"))), 0, passing=True)
     labels = {RECIPE_LABEL: f"sha256:{pair.recipe}", "io.coreos-nvidia.kinds": " ".join(pair.kinds)}
     labels["org.opencontainers.image.created"] = pair.kernel.date
     image = assemble([layer], arch=pair.kernel.arch, epoch=0, labels=labels, names=["stand-in"], program=False)
     with shop.progress.step(pair.id, "push", "pushed"):
         shop.push_image(image, [pair.recipe_tag])
         publish(pair, image.digest, image.manifest, shop)
+    shop.store.drop(layer)
     shop.progress.event("outcome", pair.id, f"built {image.digest[:19]}", outcome="built", bytes=image.size)
     return entry_of(
         pair,
@@ -56,6 +64,29 @@ def build(pair: Pair, shop: Workshop) -> Entry:
         seconds=Seconds(seconds, 1.5),
         built=pair.kernel.date,
     )
+
+
+class _Noise(io.RawIOBase):
+    """Bytes that nothing compresses, the same from the same ``seed``."""
+
+    def __init__(self, seed: str) -> None:
+        self._dice = random.Random(seed)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        buffer[:] = self._dice.randbytes(len(buffer))
+        return len(buffer)
+
+
+def _files(pair: Pair, size: int) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+    """What stands in for modules: a file of ``size`` bytes, made as it is read, and one with the recipe."""
+    if size:
+        noise = tarfile.TarInfo("noise")
+        noise.size = size
+        yield noise, io.BufferedReader(_Noise(pair.recipe), 1 << 16)
+    yield from tree({"recipe": (0o644, pair.recipe.encode())})
 
 
 def _log(line: str) -> None:

@@ -98,14 +98,25 @@ class _LayerWriter(io.RawIOBase):
 
 
 class Store:
-    """Layer blobs on this machine's disk, by digest, and which recipe made which."""
+    """Layer blobs on this machine's disk, by digest, and which recipe made which.
+
+    What thousands of images share is kept. What one image alone has is ``passing``: it lies apart, of use until it is pushed.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def blob(self, digest: str) -> Path:
         """Where a blob lies, or would."""
-        return self.root / "sha256" / digest.removeprefix("sha256:")
+        passing = self._passing(digest)
+        return passing if passing.exists() else self.root / "sha256" / digest.removeprefix("sha256:")
+
+    def _passing(self, digest: str) -> Path:
+        return self.root / "passing" / digest.removeprefix("sha256:")
+
+    def drop(self, layer: Layer) -> None:
+        """Forget a passing layer; nothing where it is kept, or gone."""
+        self._passing(layer.digest).unlink(missing_ok=True)
 
     def find(self, recipe: str) -> Layer | None:
         """The layer that ``recipe`` made here, where its blob is still whole."""
@@ -124,12 +135,12 @@ class Store:
         partial.replace(place)
         return layer
 
-    def add(self, entries: Iterable[tuple[tarfile.TarInfo, IO[bytes] | None]], epoch: int) -> Layer:
+    def add(self, entries: Iterable[tuple[tarfile.TarInfo, IO[bytes] | None]], epoch: int, *, passing: bool = False) -> Layer:
         """Write the layer of ``entries``, which must come sorted by name.
 
         Raises DiskError where the disk is full; nothing half-written stays.
         """
-        place = self.root / "sha256"
+        place = self.root / ("passing" if passing else "sha256")
         try:
             place.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=place, prefix=".layer.", delete=False) as out:
@@ -137,7 +148,7 @@ class Store:
                     layer = _write(entries, out, epoch)
                     out.flush()
                     os.fsync(out.fileno())
-                    Path(out.name).replace(self.blob(layer.digest))
+                    Path(out.name).replace(place / layer.digest.removeprefix("sha256:"))
                 except BaseException:
                     Path(out.name).unlink(missing_ok=True)
                     raise

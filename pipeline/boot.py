@@ -34,6 +34,8 @@ MEMORY: Final = 1536
 TRIES: Final = 3
 """How often a kernel may hang before it comes to our program: emulated machines do, once in some hundred times, and that
 says nothing about a module."""
+ROOM: Final = 2 * MEMORY << 20
+"""Bytes of this machine's memory for each virtual machine: its own, and QEMU's translations with the rest of a proof."""
 _ABSENT: Final = "No such device"
 _NO_GPU: Final = "NVRM: No NVIDIA GPU found"
 _REASONS: Final = (
@@ -63,6 +65,14 @@ class BootResult:
     lines: Mapping[str, str]
 
 
+def at_once(processors: int, memory: int) -> int:
+    """How many virtual machines a machine with so many processors and bytes of memory runs at once; at least one.
+
+    Emulation keeps one processor busy each: more of them would be no faster, and each nearer to its ``timeout``.
+    """
+    return max(1, min(processors, memory // ROOM))
+
+
 def boot(
     vmlinuz: Path,
     modules: Mapping[str, Path],
@@ -71,17 +81,19 @@ def boot(
     kernel_modules: Path | None,
     arch: str = "amd64",
     timeout: float = 180,
+    scratch: Path | None = None,
 ) -> BootResult:
     """Boot ``vmlinuz`` and insert each of ``modules`` (kind to nvidia.ko) in turn, for at most ``timeout`` seconds a try.
 
     ``base`` is the image's unpacked runtime base; ``kernel_modules`` the kernel's own ``lib/modules/<kernel>``, for
-    what a module depends on. Raises PairFailed with the decisive line of the console, EngineError where QEMU is absent
-    or dies by itself, DiskError where there is no room.
+    what a module depends on; ``scratch`` a folder for what the machine boots from, a hundred MB and more (the system's
+    temporary folder, often memory, where there is none). Raises PairFailed with the decisive line of the console,
+    EngineError where QEMU is absent or dies by itself, DiskError where there is no room.
     """
     program, machine, console = MACHINES[arch]
     if shutil.which(program) is None:
         raise EngineError(f"{program} is not installed", hint=f"install {PACKAGES[arch]}; ./doit.sh does")
-    with tempfile.TemporaryDirectory(prefix="driver-boot-") as directory:
+    with tempfile.TemporaryDirectory(prefix="driver-boot-", dir=scratch) as directory:
         initrd = Path(directory) / "initrd"
         try:
             with initrd.open("wb") as out:

@@ -35,7 +35,8 @@ MODULES: Final = "driver-modules"
 PROBES: Final = "probes"
 """The stage that asks NVIDIA's probes. Named, so that it can be removed: all else that hangs on no name stays for ever."""
 KEEP: Final = 24
-"""How many of these names the engine keeps, newest first: those of eight pairs, for a run that was ended before a push."""
+"""How many of these names the engine keeps, newest first: those of eight pairs, for a run that was ended before a push.
+Those of pairs at work come on top."""
 
 
 @dataclass
@@ -45,6 +46,7 @@ class _Work:
     pair: Pair
     seconds: dict[str, float] = field(default_factory=lambda: {"build": 0.0, "proof": 0.0})
     missing: list[Missing] = field(default_factory=list)
+    passing: list[Layer] = field(default_factory=list)
     proof: dict[str, Any] = field(default_factory=dict)
 
 
@@ -55,10 +57,22 @@ def build(pair: Pair, shop: Workshop) -> Entry:
     about the pair, which stays to be built.
     """
     work = _Work(pair)
+    names_in_use = {_modules_tag(pair, stage) for stage in (PROBES, *pair.kinds)}
+    shop.in_use |= names_in_use
     try:
-        image, kernel_layer = _make(work, shop)
+        return _built(work, shop)
     except PairFailed as error:
         return _failed(work, error, shop)
+    finally:  # a run over thousands of pairs takes no more room than those at work
+        shop.in_use -= names_in_use
+        for layer in work.passing:
+            shop.store.drop(layer)
+        contexts.clear(pair.rendered, shop.docker)
+
+
+def _built(work: _Work, shop: Workshop) -> Entry:
+    pair = work.pair
+    image, kernel_layer = _make(work, shop)
     with shop.progress.step(pair.id, "push", f"pushed {kernel_layer.size / 1e6:.1f} MB of its own") as values:
         values["bytes"] = kernel_layer.size
         shop.push_image(image, [pair.recipe_tag])
@@ -129,15 +143,17 @@ def _make(work: _Work, shop: Workshop) -> tuple[Image, Layer]:
             work.seconds["build"] += time.monotonic() - start
     with shop.progress.step(pair.id, "assemble", "assembled") as values:
         layer = _kernel_layer(pair, kinds, exports, epoch, shop)
-        shop.engine.keep_newest(MODULES, KEEP)
+        work.passing.append(layer)
+        shop.engine.keep_newest(MODULES, KEEP, shop.in_use)
         program = shop.store.add(tree({f.path: (f.mode, f.source.read_bytes()) for f in renderer.program}), epoch)
         values["bytes"] = layer.size
-    start = time.monotonic()
-    try:
-        with shop.progress.step(pair.id, "proof", f"proved {' and '.join(kinds)} on the booted kernel"):
-            work.proof |= prove(pair, kinds, {"base": base, "userspace": userspace, "kernel": layer}, shop)
-    finally:
-        work.seconds["proof"] += time.monotonic() - start
+    with shop.proving:
+        start = time.monotonic()
+        try:
+            with shop.progress.step(pair.id, "proof", f"proved {' and '.join(kinds)} on the booted kernel"):
+                work.proof |= prove(pair, kinds, {"base": base, "userspace": userspace, "kernel": layer}, shop)
+        finally:
+            work.seconds["proof"] += time.monotonic() - start
     labels = renderer.labels(kernel, driver, kinds) | {
         RECIPE_LABEL: f"sha256:{pair.recipe}",
         "org.opencontainers.image.revision": pair.recipe,
@@ -160,7 +176,7 @@ def _kernel_layer(pair: Pair, kinds: list[Kind], exports: Mapping[Kind, str], ep
             archive = Path(directory) / f"{kind}.tar"
             shop.engine.export(exports[kind], "/out", archive)
             streams.append(exported(stack.enter_context(tarfile.open(archive)), "out"))
-        return shop.store.add(merged(streams), epoch)
+        return shop.store.add(merged(streams), epoch, passing=True)
 
 
 def prove(pair: Pair, kinds: list[Kind], layers: Mapping[str, Layer], shop: Workshop) -> dict[str, Any]:
@@ -200,6 +216,7 @@ def prove(pair: Pair, kinds: list[Kind], layers: Mapping[str, Layer], shop: Work
             base=base,
             kernel_modules=own.modules,
             arch=kernel.arch,
+            scratch=root,
         )
         results["boot"] = {"seconds": round(booted.seconds, 1), **dict(booted.lines)}
         return results
@@ -214,12 +231,13 @@ def unpack_layer(shop: Workshop, layer: Layer, destination: Path) -> None:
 
 def _failed(work: _Work, error: PairFailed, shop: Workshop) -> Entry:
     """Record the failure where every runner finds it: a tiny image that holds the reason."""
-    shop.engine.keep_newest(MODULES, KEEP)
+    shop.engine.keep_newest(MODULES, KEEP, shop.in_use)
     pair = work.pair
     facts = {"pair": pair.id, "reason": error.message, "recipe": f"sha256:{pair.recipe}"}
     content = json.dumps(facts, sort_keys=True, indent=1).encode() + b"\n"
     epoch = shop.renderer.image_epoch(pair.kernel, pair.driver)
-    layer = shop.store.add(tree({"reason.json": (0o644, content)}), epoch)
+    layer = shop.store.add(tree({"reason.json": (0o644, content)}), epoch, passing=True)
+    work.passing.append(layer)
     labels = {RECIPE_LABEL: f"sha256:{pair.recipe}", REASON_LABEL: error.message}
     labels |= {"io.coreos-nvidia.outcome": "failed", "org.opencontainers.image.title": "failed pair"}
     image = assemble([layer], arch=pair.kernel.arch, epoch=epoch, labels=labels, names=["reason"], program=False)

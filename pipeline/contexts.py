@@ -6,6 +6,7 @@ edited by hand is noticed by the digest kept beside it, named, and replaced, nev
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import tarfile
@@ -21,6 +22,7 @@ from .pinned import Toolchain
 from .rendered import Rendered
 
 DOCKER: Final = Path("build/docker")
+_ROOT: Final = "root.tar"
 _MERGED: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
 
@@ -72,12 +74,28 @@ def lay(rendered: Rendered, root: Path, inputs: Inputs) -> Path:
     return directory
 
 
+def clear(rendered: Rendered, root: Path, *, trees_too: bool = False) -> None:
+    """Take out of the context what was laid there: it may be copies, and links hold what its cache has dropped.
+
+    ``trees_too``: nobody else needs its trees, which are forgotten as well.
+    """
+    directory = root / rendered.name
+    for folder in {folder for folder, _ in (*rendered.files, *rendered.local)}:
+        shutil.rmtree(directory / folder, ignore_errors=True)
+    tars = [directory / _ROOT, *(directory / tree.name for tree in rendered.trees)]
+    if trees_too:
+        tars += [trees.place(tree, root.parent / trees.CACHE.name) for tree in rendered.trees]
+    for tar in tars:
+        with contextlib.suppress(OSError):
+            tar.unlink()
+
+
 def root_tar(toolchain: Toolchain, context: Path, inputs: Inputs) -> Path:
     """``root.tar`` of a toolchain: merged-/usr links and every package's files, so that its own dpkg can configure them.
 
     Made without root's rights on this machine; owners are 0 in the tar.
     """
-    destination = context / "root.tar"
+    destination = context / _ROOT
     with tempfile.TemporaryDirectory(dir=context, prefix=".root.") as directory:
         root = Path(directory)
         for name in _MERGED:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+import threading
 import zlib
 from collections import deque
 from collections.abc import Callable
@@ -22,12 +23,15 @@ _WINDOW: Final = 32 << 10
 _HEADER: Final = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 """Deflate, no name, no time, an unknown system."""
 _KNOWN: Final = "24e64d5b"
+_ROOM: Final = threading.BoundedSemaphore(2 * len(os.sched_getaffinity(0)))
+"""Blocks that all members of this process may have at work together: enough for every processor, however many pairs run."""
 
 
 class Gzip:
     """One gzip member, given to ``put`` piece by piece as it is ready. A context manager: leaving it stops its threads.
 
-    At most twice as many blocks as ``threads`` (the processors this process may use) are held at once.
+    At most twice as many blocks as ``threads`` (the processors this process may use) are held at once; where other members
+    hold as many, this one deflates its blocks itself, one after another, so that memory does not grow with their number.
     """
 
     def __init__(self, put: Callable[[bytes], object], threads: int = 0) -> None:
@@ -43,6 +47,9 @@ class Gzip:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._pool.shutdown(cancel_futures=True)
+        while self._at_work:  # after an error
+            self._at_work.popleft()
+            _ROOM.release()
 
     def write(self, data: bytes) -> None:
         """Take ``data``, of any length."""
@@ -56,16 +63,26 @@ class Gzip:
     def finish(self) -> None:
         """End the member; nothing may be written after it."""
         last = _deflated(bytes(self._waiting), self._before, zlib.Z_FINISH)
-        while self._at_work:
-            self._put(self._at_work.popleft().result())
+        self._put_oldest(len(self._at_work))
         self._put(last)
         self._put(struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))
 
     def _begin(self, block: bytes) -> None:
         if len(self._at_work) >= 2 * self._threads:
-            self._put(self._at_work.popleft().result())
-        self._at_work.append(self._pool.submit(_deflated, block, self._before, zlib.Z_SYNC_FLUSH))
+            self._put_oldest(1)
+        if _ROOM.acquire(blocking=False):
+            self._at_work.append(self._pool.submit(_deflated, block, self._before, zlib.Z_SYNC_FLUSH))
+        else:
+            self._put_oldest(len(self._at_work))
+            self._put(_deflated(block, self._before, zlib.Z_SYNC_FLUSH))
         self._before = block[-_WINDOW:]
+
+    def _put_oldest(self, count: int) -> None:
+        for _ in range(count):
+            made = self._at_work[0].result()
+            self._at_work.popleft()
+            _ROOM.release()
+            self._put(made)
 
 
 def _deflated(block: bytes, before: bytes, flush: int) -> bytes:

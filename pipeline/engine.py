@@ -10,7 +10,7 @@ import os
 import re
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -232,12 +232,16 @@ class Engine:
         with contextlib.suppress(*_TROUBLE):
             self._api.remove_image(tag, force=True, noprune=False)
 
-    def keep_newest(self, name: str, count: int) -> None:
-        """Forget all tags of image ``name`` but the ``count`` newest, with what the engine's cache holds for them alone."""
+    def keep_newest(self, name: str, count: int, in_use: Collection[str] = ()) -> None:
+        """Forget all tags of image ``name`` but the ``count`` newest, with what the engine's cache holds for them alone.
+
+        Those ``in_use`` stay, whatever their age: an image whose every step was in the cache is as old as its first build.
+        """
         with contextlib.suppress(*_TROUBLE):
             found = sorted(self._api.images(name), key=lambda image: -image["Created"])
             for tag in [tag for image in found for tag in image.get("RepoTags") or ()][count:]:
-                self.remove(tag)
+                if tag not in in_use:
+                    self.remove(tag)
 
     def forget_unnamed(self, since: float) -> None:
         """Remove what was made after ``since`` (Unix time), has no name and is in no use: the steps before one that failed."""

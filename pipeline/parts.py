@@ -7,6 +7,7 @@ the registry, else built; and they are pushed under their own recipe tags, so th
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 import tempfile
 import threading
@@ -15,8 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
-from . import contexts, proof
+from . import boot, contexts, proof
 from .assemble import MANIFEST_TYPE, Image, Layer, Store, assemble, exported
 from .engine import LABEL, Engine
 from .errors import PairFailed, RegistryError
@@ -28,6 +30,9 @@ from .render import Renderer
 from .rendered import Rendered
 from .versions import tag_text
 from .wording import counted
+
+MAX_LOG: Final = 64 << 20
+"""Letters of one log; what a step says beyond them is not kept."""
 
 
 @dataclass
@@ -51,6 +56,11 @@ class Workshop:
         self._layers: dict[str, Layer] = {}
         self._ready: set[str] = set()
         self._proved: set[tuple[str, str]] = set()
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        self.proving = threading.Semaphore(boot.at_once(len(os.sched_getaffinity(0)), memory))
+        """Held for a proof: kernel and image unpacked, modules in memory, a virtual machine. More pairs at once wait here."""
+        self.in_use: set[str] = set()
+        """The engine's names of what pairs at work have compiled and not yet pushed."""
 
     @cached_property
     def engine(self) -> Engine:
@@ -92,6 +102,7 @@ class Workshop:
                         self.engine.pull(self.mirror(image.name), image.digest, image.local_tag)
                 with self.progress.step(name, "build", "built"):
                     self.build(rendered, context, name)
+                contexts.clear(rendered, self.docker)
             self._ready.add(rendered.recipe)
         return rendered.tag
 
@@ -99,12 +110,20 @@ class Workshop:
         """Build one context into the engine. Raises PairFailed with the first error of the log where a step fails."""
         path = self.log(f"{name}-{target}" if target else name)
         with path.open("w", encoding="utf-8", errors="replace") as log:
+            room = MAX_LOG
+
+            def note(line: str) -> None:
+                nonlocal room
+                room -= len(line)
+                if room > 0:  # a compiler that never stops complaining would fill the disk
+                    print(line, file=log)
+
             try:
                 self.engine.build(
                     context,
                     tag=tag or rendered.tag,
                     target=target,
-                    log=lambda line: print(line, file=log),
+                    log=note,
                     labels={LABEL: rendered.recipe},
                     args={"JOBS": str(self.jobs)},
                 )
@@ -124,6 +143,7 @@ class Workshop:
         with self.progress.step(name, "assemble", "assembled") as values:
             layer = self.export(f"{rendered.tag}-{target}", epoch)
             values["bytes"] = layer.size
+        contexts.clear(rendered, self.docker, trees_too=True)
         return self.store.remember(rendered.recipe, layer)
 
     def export(self, tag: str, epoch: int) -> Layer:
@@ -166,8 +186,12 @@ class Workshop:
 
     def prove_userspace(self, layer: Layer, driver: Driver) -> None:
         """Step 3 of the proof, on the layer as it is; once a run for each layer, which its digest names."""
-        if (layer.digest, driver.version) in self._proved:
-            return
+        with self._locks["userspace"]:  # one at a time: it holds libraries and firmware in memory, a hundred MB and more
+            if (layer.digest, driver.version) not in self._proved:
+                self._prove_userspace(layer, driver)
+                self._proved.add((layer.digest, driver.version))
+
+    def _prove_userspace(self, layer: Layer, driver: Driver) -> None:
         kept: dict[str, bytes] = {}
         names: list[str] = []
         with self.store.open(layer) as tar:
@@ -177,7 +201,6 @@ class Workshop:
                     data = tar.extractfile(member)
                     kept[member.name] = data.read() if data else b""
         proof.prove_userspace(names, driver=driver.version, read=kept.__getitem__)
-        self._proved.add((layer.digest, driver.version))
 
     def local(self, layer: Layer) -> Layer:
         """``layer`` with its blob in the store; fetched from the registry where it lies only there."""
@@ -243,6 +266,7 @@ class Workshop:
             contexts.write(rendered, self.docker, lambda text: self.progress.note(f"base:{arch}", text))
             context = contexts.lay(rendered, self.docker, self.inputs)
             self.build(rendered, context, f"base:{arch}")
+            contexts.clear(rendered, self.docker)
 
 
 _DOCKERS = ("Step ", " ---> ", "The command ", "Removing intermediate ")

@@ -126,12 +126,15 @@ def push(index: Index, made_from: str, held: Published, shop: Workshop) -> bool:
     files |= {path: (0o644, data) for path, data in indexes.kernel_files(index.pairs).items()}
     if signed_by:
         files[SIGNATURE_FILE] = (0o644, signed_by.sign(document))
-    layer = shop.store.add(tree(files), 0)
+    layer = shop.store.add(tree(files), 0, passing=True)
     labels = {"org.opencontainers.image.title": "driver index"} | facts
     arches = sorted({entry.arch for entry in index.pairs if entry.outcome != "pending"}) or ["amd64"]
     images = {arch: assemble([layer], arch=arch, epoch=0, labels=labels, names=["index"], program=False) for arch in arches}
-    for image in images.values():
-        shop.push_image(image, [INDEX_TAG] if len(images) == 1 else [], shared=True)
+    try:
+        for image in images.values():
+            shop.push_image(image, [INDEX_TAG] if len(images) == 1 else [], shared=True)
+    finally:
+        shop.store.drop(layer)
     if len(images) > 1:
         several = assemble_index({arch: image.manifest for arch, image in images.items()})
         shop.registry.push_manifest(several, INDEX_TYPE, [INDEX_TAG], shared=True)

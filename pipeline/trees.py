@@ -7,9 +7,13 @@ in the Dockerfile's text, so a change here makes new recipes).
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import posixpath
 import tempfile
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final, cast
@@ -22,18 +26,42 @@ from .tree import Make, Tree, is_tarball
 from .unpacking import HINT, Entry, from_tar, relative, renamed, to_tar, unpacked
 
 CACHE: Final = Path("build/trees")
+KEEP: Final = 16
+"""How many trees stay, those last used: a kernel's has about 100 MB, and pairs of one kernel come one after another."""
+_making: Final[defaultdict[str, threading.Lock]] = defaultdict(threading.Lock)
 
 
 def lay(tree: Tree, cache: Path, inputs: Inputs, limit: int = MAX_UNPACKED) -> Path:
-    """The tar of ``tree``; made where ``cache`` lacks it. Raises IntegrityError, NetworkError, DiskError as readers do."""
-    place = cache / f"{tree.key}.tar"
-    if not place.exists():
+    """The tar of ``tree``; made where ``cache`` lacks it. Raises IntegrityError, NetworkError, DiskError as readers do.
+
+    Threads that want one tree make one: unpacking a developer container takes gigabytes for a while.
+    """
+    tar = place(tree, cache)
+    with _making[tree.key]:
+        if tar.exists():
+            os.utime(tar)
+            return tar
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".inputs.") as directory:
             paths = [inputs.lay(file, Path(directory)) for file in tree.files]  # under their own names, for what is said
             image = inputs.lay(tree.image, Path(directory, "image")) if tree.image else None
-            to_tar(entries(tree.make, paths, tree.kernel, cache, limit, image), place)
-    return place
+            to_tar(entries(tree.make, paths, tree.kernel, cache, limit, image), tar)
+    _keep_newest(cache)
+    return tar
+
+
+def place(tree: Tree, cache: Path) -> Path:
+    """Where the tar of ``tree`` lies, or would."""
+    return cache / f"{tree.key}.tar"
+
+
+def _keep_newest(cache: Path) -> None:
+    used: dict[Path, float] = {}
+    for tar in cache.glob("*.tar"):
+        with contextlib.suppress(FileNotFoundError):  # another thread forgets too
+            used[tar] = tar.stat().st_mtime
+    for tar in sorted(used, key=lambda tar: -used[tar])[KEEP:]:
+        tar.unlink(missing_ok=True)
 
 
 def entries(

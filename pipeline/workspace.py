@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # a run that finds all done opens a registry and nothing else
     from .registry import Registry
 
 
-_HALF_MADE: Final = (".kinds.*", ".proof.*", ".export.*")
+_HALF_MADE: Final = (".kinds.*", ".proof.*", ".export.*", "trees/.*", "docker/toolchain/**/.root.*")
 """Folders below ``build`` that a run makes for itself."""
 
 
@@ -165,6 +165,8 @@ class Workspace:
         for pattern in _HALF_MADE:
             for place in (self.root / "build").glob(pattern):
                 shutil.rmtree(place, ignore_errors=True)
+        for place in (*self.root.glob("build/layers/passing/*"), *self.root.glob("build/layers/sha256/.layer.*")):
+            place.unlink(missing_ok=True)
         half_made.sweep(self.root / "build", half_made.UPDATE)
 
     @contextlib.contextmanager

@@ -41,7 +41,7 @@ def missing() -> str:
     if shutil.which("busybox") is None:
         return "busybox-static is not installed (./doit.sh test installs it)"
     try:
-        Engine(engine_host())
+        Engine(engine_host()).close()
     except PipelineError as error:
         return f"no container engine: {error.message}"
     return ""
@@ -90,6 +90,7 @@ class TinyProject(SmallProject):
             what, recipe = dockerfile.relative_to(self.root / "build" / "docker").parts[0], dockerfile.read_text().strip()
             for suffix in ("", "-unpack"):
                 engine.remove(f"driver-{what}:{recipe[:16]}{suffix}")
+        engine.close()
 
     def plan_recipes(self) -> list[str]:
         """The first 16 digits of each pair's recipe, as the rendered Dockerfiles have it."""

@@ -31,8 +31,12 @@ def test_parallel_builds_two_pairs_both_ways_and_says_how_far_that_is_from_ideal
         bench = parallel.Bench(tmp_path / "checkout", registry, ["*6.1.0-47*", "*6.1.0-50*"], {"kinds": ["open"]}, 0.2)
         figures = parallel.measure(bench)
     assert len(set(figures.pairs)) == 2
-    assert min(figures.at_once, figures.in_turn) > 0.2
+    assert min(figures.at_once.seconds, figures.in_turn.seconds) > 0.2
     assert f"{figures.of_ideal:.2f} of ideal" in parallel.report(figures)
+    for found in (figures.at_once, figures.in_turn):
+        assert found.peak.memory > 20e6, "a Python that has read a lock"
+        assert found.peak.memory == sum(found.peak.programs.values())
+        assert found.peak.disk > 0
 
 
 @pytest.mark.skipif(not installed(), reason=MISSING)

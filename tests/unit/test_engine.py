@@ -250,3 +250,15 @@ def test_the_steps_before_one_that_failed_are_removed_and_nothing_older(
     removed = [seen.path for seen in told[0].seen if seen.method == "DELETE"]
     assert [path.partition("sha256:")[2][0] for path in removed] == ["a", "c"], "the first is in use or gone: the next is tried"
     assert not [path for path in removed if "force=1" in path or "force=True" in path]
+
+
+def test_of_what_was_compiled_the_newest_stay_and_what_a_pair_at_work_needs(
+    asked: Asked, told: tuple[Told, dict[str, Answer]]
+) -> None:
+    listed = [{"Id": f"sha256:{n}", "Created": n, "RepoTags": [f"driver-modules:{n}"]} for n in (3, 9, 1, 5)]
+    engine = asked(
+        **{"/images/json": says(200, json.dumps(listed).encode()), "DELETE _v1.41_images_driver-modules%3A3": says(200, b"[]")}
+    )
+    engine.keep_newest("driver-modules", 2, in_use={"driver-modules:1"})
+    removed = [seen.path.partition("?")[0].rpartition("/")[2] for seen in told[0].seen if seen.method == "DELETE"]
+    assert removed == ["driver-modules:3"], "an image whose steps were all in the cache is as old as its first build"
