@@ -27,6 +27,8 @@ TEMPLATES: Final = Path(__file__).resolve().parent.parent / "web"
 _WIDTH: Final = (52, 628)
 _HEIGHT: Final = (208, 12)
 """Where the chart's axes begin and end, in units of its view box."""
+COLOURS: Final = 12
+"""How many the style has for branches: ``.s0`` to ``.s11``."""
 
 
 def page(index: Index, *, templates: Path = TEMPLATES) -> str:
@@ -51,6 +53,7 @@ def page(index: Index, *, templates: Path = TEMPLATES) -> str:
         rows=_rows(index.pairs, drivers),
         lags=_lags(index.pairs),
         chart=_chart(index.pairs),
+        colours=COLOURS,
         data=_data(index.pairs),
         style=style,
         script=script,
@@ -157,7 +160,7 @@ def _chart(entries: Iterable[Entry]) -> dict[str, Any] | None:
         branch, day = _branch(entry), (entry.built or "")[:10]
         days.setdefault((day, branch), []).append(number)
         text = f"{entry.kernel}, driver {entry.driver}: {number:.1f} MB, {day}"
-        points.append({"x": x(time), "y": y(number), "series": branches.index(branch) % 6, "text": text})
+        points.append({"x": x(time), "y": y(number), "series": branches.index(branch) % COLOURS, "text": text})
     ends = [(first, "start"), (last, "end")] if _day(first) != _day(last) else [(first, "middle")]
     return {
         "series": branches,

@@ -66,6 +66,7 @@
     for (const [name, value] of pair.facts) add(name, value);
     point(button);
     dialog.showModal();
+    dialog.scrollTop = 0; // the button that gets the focus is at its end
   }
 
   document.addEventListener("click", (event) => {

@@ -139,6 +139,7 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(view: Browser, place: Path,
     view.screenshot(place / f"narrow-{width}.png")
     view.click("td button")
     assert view.run("return details.getBoundingClientRect().right") <= width
+    assert view.run("return details.scrollTop") == 0, "what it is about is read first, however long the rest is"
     view.keys("Escape")
 
 
@@ -155,6 +156,12 @@ def test_every_text_has_enough_contrast_in_either_scheme(view: Browser, place: P
 
 def test_lag_and_sizes_have_numbers_beside_the_picture(view: Browser) -> None:
     assert view.run("return document.querySelectorAll('svg circle').length") == 1400
+    box = "(e) => e.getBoundingClientRect()"
+    cut = f"const box = {box}, picture = box(document.querySelector('svg'));"
+    cut += "const out = (e) => box(e).left < picture.left || box(e).right > picture.right;"
+    assert view.run(f"{cut} return [...document.querySelectorAll('svg text')].filter(out).map((e) => e.textContent)") == []
+    keys = view.run("return [...document.querySelectorAll('.key')].map((e) => getComputedStyle(e).getPropertyValue('--key'))")
+    assert len(set(keys)) == len(keys) == 7, "each branch has a colour of its own"
     text = view.run("return document.querySelector('main').innerText")
     assert "Median" in text
     assert view.run("return document.querySelectorAll('details tbody tr').length") > 0
