@@ -167,7 +167,7 @@ unload() {
     prepare
     [ -n "$(loaded_version)" ] || { say "no NVIDIA module is loaded"; rm -f "$ROOT/run/cdi/nvidia.yaml"; return 0; }
     read_pin "$(good_file "$KERNEL")" && image_of "$PIN" || here_for "$KERNEL" ||
-        die 30 "no image for $KERNEL is here to unload the driver with: 'rmmod nvidia-drm nvidia-modeset nvidia-uvm nvidia', or reboot"
+        die 30 "no ${DRIVER_KEY:+signed }image for $KERNEL is here to unload the driver with: 'nvidia-driver-host prefetch' may bring one, 'rmmod nvidia-drm nvidia-modeset nvidia-uvm nvidia' needs none"
     ran=0
     in_image "$IMAGE" 300 unload || ran=$?
     [ "$ran" = 0 ] || { outcome 0 "still loaded: $REASON"; exit "$ran"; }
@@ -195,7 +195,8 @@ switch() {
         return 0
     fi
     if [ -n "$present" ]; then
-        read_pin "$(good_file "$KERNEL")" && image_of "$PIN" || die 30 "the image that loaded $present is no longer here: reboot to change to $DRIVER_VERSION"
+        # Where what loaded it is gone, or was never signed and DRIVER_KEY is set since: the new one's program unloads any version.
+        read_pin "$(good_file "$KERNEL")" && image_of "$PIN" || image_of "$wanted" || die 30 "the image for $DRIVER_VERSION is gone again"
         ran=0
         in_image "$IMAGE" 300 unload || ran=$?
         [ "$ran" = 0 ] || die "$ran" "driver $present stays: $REASON; the new one is taken at the next boot"

@@ -428,6 +428,20 @@ def test_a_switch_changes_the_driver_where_nothing_uses_it(host: Host) -> None:
     assert runs[3:6] == [[A, "unload"], [B, "volume"], [B, "load"]]
 
 
+def test_a_driver_from_before_the_key_is_unloaded_by_a_signed_image(host: Host) -> None:
+    host.run("boot")
+    private, _ = signed(host)
+    said = host.run("unload", status=30)
+    assert f"no signed image for {KERNEL} is here to unload the driver with: 'nvidia-driver-host prefetch' may bring one" in said
+    assert host.loaded == A
+    host.publish(KERNEL, B)
+    host.settings(DRIVER_KEY="/etc/nvidia-driver/driver.pub", DRIVER_VERSION=B)
+    host.publish_index(key=private)
+    host.run("switch")
+    assert host.loaded == B
+    assert [line.split()[1:3] for line in host.log("run")][3:6] == [[B, "unload"], [B, "volume"], [B, "load"]]
+
+
 def test_a_switch_takes_nothing_out_before_the_new_image_is_here(host: Host) -> None:
     host.run("boot")
     host.settings(DRIVER_VERSION=B)
