@@ -52,6 +52,13 @@ def scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.fixture(scope="module")
+def room(scratch: Path) -> Iterator[Path]:
+    """A folder of one module of tests there, which goes with the module: those of all would fill a small disk."""
+    with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as folder:  # what is left goes with the session
+        yield Path(folder)
+
+
 @pytest.fixture(scope="session")
 def registry(scratch: Path) -> Iterator[Place]:
     """A registry, empty at first."""

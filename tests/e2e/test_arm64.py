@@ -50,9 +50,9 @@ def small(lock: Lock) -> Lock:
 
 
 @pytest.fixture(scope="module")
-def checkout(scratch: Path, environ: dict[str, str]) -> Iterator[Checkout]:
-    with running_registry(scratch / "arm64-registry") as address:
-        made = Checkout(scratch / "arm64", DRIVER_REGISTRY=address.replace("127.0.0.1", "localhost"), **environ)
+def checkout(room: Path, environ: dict[str, str]) -> Iterator[Checkout]:
+    with running_registry(room / "arm64-registry") as address:
+        made = Checkout(room / "arm64", DRIVER_REGISTRY=address.replace("127.0.0.1", "localhost"), **environ)
         for name in ("versions.toml", "versions.lock"):
             shutil.copy(ROOT / "tests/arm64" / name, made.root / name)
         made.relock(small)

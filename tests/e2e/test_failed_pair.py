@@ -21,9 +21,9 @@ NO_ENGINE = "unix:///nowhere/docker.sock"
 
 
 @pytest.fixture(scope="module")
-def unpatched(whole: Whole, scratch: Path, environ: dict[str, str]) -> Checkout:
+def unpatched(whole: Whole, room: Path, environ: dict[str, str]) -> Checkout:
     """A checkout that knows nothing of incompatible pairs; its own repository in the registry."""
-    checkout = Checkout(scratch / "unpatched", **environ, DRIVER_REGISTRY=f"{whole.registry.address}/unpatched")
+    checkout = Checkout(room / "unpatched", **environ, DRIVER_REGISTRY=f"{whole.registry.address}/unpatched")
     checkout.only(modules=["nvidia"])
     (checkout.root / "compat.toml").write_text("# nothing is known\n")
     adopt_layers(whole.checkout, checkout)
@@ -67,9 +67,9 @@ def test_it_is_not_tried_again_and_still_counts(first: Ran, unpatched: Checkout)
     assert ran.complaint == first.complaint
 
 
-def test_another_checkout_learns_of_it_from_the_registry(first: Ran, unpatched: Checkout, scratch: Path) -> None:
+def test_another_checkout_learns_of_it_from_the_registry(first: Ran, unpatched: Checkout, room: Path) -> None:
     assert first.status == 1
-    other = Checkout(scratch / "learns", **{k: unpatched.environ[k] for k in ("DRIVER_REGISTRY", "DRIVER_CACHE")})
+    other = Checkout(room / "learns", **{k: unpatched.environ[k] for k in ("DRIVER_REGISTRY", "DRIVER_CACHE")})
     other.only(modules=["nvidia"])
     (other.root / "compat.toml").write_text("# nothing is known\n")
     ran = other.doit("--json", f"image:*{NEWEST}*", DOCKER_HOST=NO_ENGINE).ended(1)

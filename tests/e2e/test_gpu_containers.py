@@ -28,9 +28,9 @@ SMI = "nvidia-smi || echo status $?"
 
 
 @pytest.fixture(scope="module")
-def box(podman: Client, reference: str, scratch: Path) -> GpuBox:
+def box(podman: Client, reference: str, room: Path) -> GpuBox:
     """A host whose volume, firmware and CDI specification the image has made."""
-    made = GpuBox(scratch / "gpu-box", KERNEL, DRIVER)
+    made = GpuBox(room / "gpu-box", KERNEL, DRIVER)
     podman("pull", "--quiet", "--tls-verify=false", reference)
     podman(*PODMAN_RUN, *made.asks(), reference, "volume")
     copy = f"mkdir -p /host/var/lib/nvidia-driver/{DRIVER} && cp -r /firmware /host/var/lib/nvidia-driver/{DRIVER}/"

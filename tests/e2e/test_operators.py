@@ -89,10 +89,10 @@ ls -A run/nvidia run/nvidia/validations; mount | grep nvidia >> "$BOX/said"; mou
 
 
 @pytest.fixture(scope="module")
-def initiated(podman: Client, full_image: str, shell: tuple[str, ...], scratch: Path) -> tuple[GpuBox, str]:
+def initiated(podman: Client, full_image: str, shell: tuple[str, ...], room: Path) -> tuple[GpuBox, str]:
     """``nvidia-driver init`` as the operator's DaemonSet runs it, from its start to its end on SIGTERM."""
     assert shell
-    box = GpuBox(scratch / "operator-box", KERNEL, DRIVER)
+    box = GpuBox(room / "operator-box", KERNEL, DRIVER)
     (box.folder / "lib-firmware").mkdir()
     box.write("host-modules/i2c-core", "x")
     box.write(f"host/lib/modules/{KERNEL}/modules.builtin", "kernel/drivers/i2c/i2c-core.ko")

@@ -95,8 +95,8 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def desk(whole: Whole, scratch: Path) -> Iterator[Desk]:
-    checkout = Checkout(scratch / "readme", **{k: whole.checkout.environ[k] for k in ("DOCKER_HOST", "DRIVER_CACHE")})
+def desk(whole: Whole, room: Path) -> Iterator[Desk]:
+    checkout = Checkout(room / "readme", **{k: whole.checkout.environ[k] for k in ("DOCKER_HOST", "DRIVER_CACHE")})
     for name in ("versions.toml", "versions.lock"):
         shutil.copyfile(whole.checkout.root / name, checkout.root / name)
     checkout.relock(only_the_pair)
@@ -104,7 +104,7 @@ def desk(whole: Whole, scratch: Path) -> Iterator[Desk]:
     checkout.edit("versions.toml", without_vendors_and_other_drivers)
     shutil.copytree(whole.checkout.root / "build/layers", checkout.root / "build/layers", copy_function=os.link)
     (checkout.root / "token").write_text(TOKEN)
-    storage = scratch / "readme.storage"
+    storage = room / "readme.storage"
     storage.mkdir()
     (storage / "config.json").write_text("{}\n")  # podman wants it where DOCKER_CONFIG names the folder
     driver = subprocess.run(
@@ -118,8 +118,8 @@ def desk(whole: Whole, scratch: Path) -> Iterator[Desk]:
         ["htpasswd", "-Bbn", "-C", "4", "acme", TOKEN], check=True, capture_output=True, text=True
     ).stdout.strip()
     with (
-        running_registry(scratch / "ghcr", htpasswd=f"{entry}\n") as ghcr,
-        running_registry(scratch / "readme.registry") as address,
+        running_registry(room / "ghcr", htpasswd=f"{entry}\n") as ghcr,
+        running_registry(room / "readme.registry") as address,
     ):
         local = address.replace("127.0.0.1", "localhost")
         environ = checkout.environ | {

@@ -19,10 +19,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.budget("thread"), pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def elsewhere(scratch: Path, environ: dict[str, str]) -> Iterator[Checkout]:
+def elsewhere(room: Path, environ: dict[str, str]) -> Iterator[Checkout]:
     """A second checkout with a private engine and a registry of its own."""
-    checkout = Checkout(scratch / "elsewhere", **environ)
-    with private_engine(checkout.root) as host, running_registry(scratch / "elsewhere.registry") as address:
+    checkout = Checkout(room / "elsewhere", **environ)
+    with private_engine(checkout.root) as host, running_registry(room / "elsewhere.registry") as address:
         checkout.environ |= {"DOCKER_HOST": host, "DRIVER_REGISTRY": address}
         checkout.only(modules=MODULES)
         yield checkout
