@@ -71,9 +71,12 @@ is_digest() { case $1 in sha256:*[!0-9a-f]* | *' '*) return 1 ;; sha256:*) [ ${#
 
 # image_of DIGEST: IMAGE, the engine's own id of an image that is here; run by it nothing is ever pulled.
 image_of() {
-    IMAGE=$(limited 60 "$ENGINE" image inspect --format '{{.Id}}' "$REPOSITORY@$1" 2> /dev/null) || IMAGE=''
+    IMAGE=$(id_of "$REPOSITORY@$1")
     [ -n "$IMAGE" ]
 }
+
+# id_of REFERENCE: nothing where it is not here.
+id_of() { limited 60 "$ENGINE" image inspect --format '{{.Id}}' "$1" 2> /dev/null || :; }
 
 label_of() { limited 60 "$ENGINE" image inspect --format "{{index .Config.Labels \"io.coreos-nvidia.$2\"}}" "$1" 2> /dev/null || :; }
 

@@ -5,8 +5,10 @@
 fetch_index() {
     INDEX=$STATE/index/index.json
     fetched=0
+    before=$(id_of "$REPOSITORY:index")
     pull "$REPOSITORY:index" "$1" || fetched=$?
     [ "$fetched" = 0 ] || { REASON="$REPOSITORY:index: $REASON"; return "$fetched"; }
+    [ -z "$before" ] || [ "$before" = "$(id_of "$REPOSITORY:index")" ] || limited 60 "$ENGINE" rmi --force "$before" > /dev/null 2>&1 || :
     rm -rf "$SCRATCH/index"
     mkdir -p "$SCRATCH/index" "$STATE/index"
     copy_out "$REPOSITORY:index" /index.json "$SCRATCH/index/index.json" || { REASON="$REPOSITORY:index holds no index.json"; return 34; }

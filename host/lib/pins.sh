@@ -52,6 +52,8 @@ resolve() {
             30) continue ;;
             *) return "$pulled" ;;
         esac
+        # Once a tag has moved, podman knows an image by its digest only where it was pulled by that; nothing comes twice.
+        [ "$ENGINE" != podman ] || pull "$REPOSITORY@$PULLED" "$3" || return $?
         version=$(label_of "$REPOSITORY:$tag" driver)
         write_pin "$1" "$2" "$PULLED" tag "${version:--}" "$tag"
         return 0

@@ -83,11 +83,14 @@ prune() {
             [ $# -lt 3 ] || kept="$kept $1" versions="$versions$3 "
         done
     done
+    known_by='{{range .RepoDigests}}{{.}} {{end}}'
+    # podman forgets the digest of an image whose tag has moved, not the tag.
+    [ "$ENGINE" != podman ] || known_by="$known_by{{range .NamesHistory}}{{.}} {{end}}@{{.Digest}}"
     for image in $(limited 60 "$ENGINE" images --quiet --no-trunc --filter label=io.coreos-nvidia.kernel 2> /dev/null | sort -u); do
-        digests=$(limited 60 "$ENGINE" image inspect --format '{{range .RepoDigests}}{{.}} {{end}}' "$image" 2> /dev/null) || continue
+        digests=$(limited 60 "$ENGINE" image inspect --format "$known_by" "$image" 2> /dev/null) || continue
         mine='' wanted=''
         for digest in $digests; do
-            case $digest in "$REPOSITORY@"*) mine=1 ;; esac
+            case $digest in "$REPOSITORY"[@:]*) mine=1 ;; esac
             case " $kept " in *" ${digest#*@} "*) wanted=1 ;; esac
         done
         [ -n "$mine" ] && [ -z "$wanted" ] || continue

@@ -136,7 +136,7 @@ class RealHost:
                 subprocess.run([self.engine, "rmi", "--force", image], env=self.env, capture_output=True)
 
 
-@pytest.fixture(params=["docker"])  # podman runs in test_host_vm.py; inside a container each of its boots takes a minute here
+@pytest.fixture(params=["docker"])  # podman runs in test_host_vm.py, and below where the two differ
 def host(request: pytest.FixtureRequest, tmp_path: Path, engine_host: str) -> Iterator[RealHost]:
     engine = str(request.param)
     for name in (engine, "busybox", "openssl"):
@@ -176,6 +176,7 @@ def test_a_boot_pulls_pins_and_starts_the_loader_with_the_rights_it_needs_and_no
     assert [host.told(word).splitlines()[-1] for word in ("volume", "cdi")] == [told[-1]] * 2
 
 
+@pytest.mark.parametrize("host", ["docker", "podman"], indirect=True)
 def test_a_pinned_image_needs_no_registry_and_a_moved_tag_waits_for_the_next_prefetch(host: RealHost) -> None:
     first = host.publish(KERNEL)
     host.run("boot")

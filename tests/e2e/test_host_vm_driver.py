@@ -172,11 +172,11 @@ def test_a_power_cut_in_mid_pull_and_one_in_mid_load_need_no_hand(
         time.sleep(1)  # what came is on its way to the disk
         return True
 
-    console = vm.cut("", until=in_mid_pull, waits=False)
+    console = vm.cut("sleep 800", until=in_mid_pull, waits=False)
     assert "nvidia-driver-host: driver" not in console
     site.wire.dies_after(None)
     coming = f"stand-in nvidia-uvm {A} comes up"
-    vm.cut("", until=lambda text: coming in text, files={"etc/nvidia-driver/modules.conf": (0o644, slow)}, waits=False)
+    vm.cut("sleep 800", until=lambda text: coming in text, files={"etc/nvidia-driver/modules.conf": (0o644, slow)}, waits=False)
     said = vm.boot(
         f"said; {LOADED}; docker ps -a 2> /dev/null; podman ps -a", files={"etc/nvidia-driver/modules.conf": (0o644, plain)}
     )
