@@ -84,8 +84,8 @@ class TinyProject(SmallProject):
         """Remove what the engine keeps of this project, so that the next build is one."""
         engine = Engine(self.environ["DOCKER_HOST"])
         for pair in self.plan_recipes():
-            for kind in ("open", "proprietary"):
-                engine.remove(f"driver-modules:{pair}-{kind}")
+            for stage in ("probes", "open", "proprietary"):
+                engine.remove(f"driver-modules:{pair}-{stage}")
         for dockerfile in sorted((self.root / "build" / "docker").glob("*/**/.rendered")):
             what, recipe = dockerfile.relative_to(self.root / "build" / "docker").parts[0], dockerfile.read_text().strip()
             for suffix in ("", "-unpack"):
