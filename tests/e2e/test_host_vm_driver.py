@@ -19,7 +19,7 @@ from tests.host_site import Site
 from tests.host_vm import Disk, Vm, steps
 from tests.standins import loaded_driver
 
-pytestmark = [*host_vm.MARKS, host_vm.asked_for]
+pytestmark = host_vm.MARKS
 
 Modules = dict[str, dict[str, bytes]]
 TAGS = [f"{KERNEL}-{A}", f"{A}-{KERNEL}-debian12"]
@@ -31,6 +31,7 @@ def entry(digest: str) -> Entry:
     return Entry(os="debian", arch="amd64", kernel=KERNEL, driver=A, outcome="built", digest=digest, tags=tuple(TAGS))
 
 
+@host_vm.asked_for
 def test_a_moved_tag_waits_for_a_prefetch_and_a_forged_index_loads_nothing(
     disk: Disk, images: Registry, site: Site, standins: Modules, tmp_path: Path
 ) -> None:
@@ -157,7 +158,7 @@ def heard(text: str) -> list[str]:
     return re.findall(r"^stand-in .*$", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("runtime", ["podman", "docker"])
+@pytest.mark.parametrize("runtime", ["podman", pytest.param("docker", marks=host_vm.asked_for)])
 def test_a_power_cut_in_mid_pull_and_one_in_mid_load_need_no_hand(
     disk: Disk, images: Registry, site: Site, standins: Modules, tmp_path: Path, runtime: str
 ) -> None:

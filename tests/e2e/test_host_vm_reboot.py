@@ -15,7 +15,7 @@ from tests.host_site import Site
 from tests.host_vm import ROOT, Disk, Vm, steps
 from tests.standins import loaded_driver
 
-pytestmark = [*host_vm.MARKS, host_vm.asked_for]
+pytestmark = host_vm.MARKS
 
 # What a host runs that must not start before the driver is there; a kubelet looks for GPUs once.
 KUBELET = b"""[Service]
