@@ -93,7 +93,8 @@ def test_a_registry_that_is_down_is_asked_again_and_a_silent_one_is_not_waited_f
     vm = Vm(disk, tmp_path / "vm", **site.settings())
     proxy = f"http://{GATEWAY}:{site.wire.port}"
     script = """
-    step down; echo "unit $(state)"; end=$(($(uptime) + 120))
+    step down; end=$(($(uptime) + 120))
+    until state | grep -q ^activating || [ $(uptime) -gt $end ]; do sleep 1; done; echo "unit $(state)"
     asked() { journalctl -b -o cat -u nvidia-driver.service | grep -c 'asking again'; }
     until [ "$(asked)" -ge 2 ] || [ $(uptime) -gt $end ]; do sleep 1; done
     tell up; rest; step up; said
