@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from . import initramfs
-from .errors import DiskError, EngineError, PairFailed
+from . import flat_image, initramfs, vmlinux
+from .errors import DiskError, EngineError, IntegrityError, PairFailed
 from .initramfs import MARK
 
 # -nodefaults: no VGA, no network card, whose option ROMs cost a second. pauth-impdef: QEMU's cheap pointer signatures,
@@ -96,13 +96,14 @@ def boot(
     with tempfile.TemporaryDirectory(prefix="driver-boot-", dir=scratch) as directory:
         initrd = Path(directory) / "initrd"
         try:
+            kernel = _kernel(vmlinuz, Path(directory), arch)
             with initrd.open("wb") as out:
                 initramfs.write(out, initramfs.tree(base, modules, kernel_modules))
         except OSError as error:
             raise DiskError(f"{error.filename or initrd}: {error.strerror}", hint="free some disk space") from error
         command = [program, "-nodefaults", "-no-user-config", *machine, "-accel", "tcg,thread=single", "-smp", "1"]
         command += ["-m", str(MEMORY), "-display", "none", "-serial", "stdio", "-no-reboot"]
-        command += ["-kernel", str(vmlinuz), "-initrd", str(initrd)]
+        command += ["-kernel", str(kernel), "-initrd", str(initrd)]
         command += ["-append", f"console={console} panic=-1 quiet loglevel=1"]
         for _ in range(TRIES):
             start = time.monotonic()
@@ -115,6 +116,21 @@ def boot(
     if status is None and not _done(text):
         raise PairFailed(_late(text, timeout))
     return BootResult(seconds, text, judge(text, list(modules)))
+
+
+def _kernel(vmlinuz: Path, scratch: Path, arch: str) -> Path:
+    """What QEMU starts: of arm64's images the plain one, which all its versions know, not a packed one or a program of EFI."""
+    with vmlinuz.open("rb") as file:
+        head = file.read(64)
+    if arch != "arm64" or flat_image.is_image(head):
+        return vmlinuz
+    try:
+        data = vmlinux.unwrapped(vmlinuz)
+    except (ValueError, IntegrityError) as error:
+        raise PairFailed(f"boot proof: {vmlinuz.name} cannot be booted ({error}): pin the kernel's own image") from error
+    kernel = scratch / "kernel"
+    kernel.write_bytes(data)
+    return kernel
 
 
 def _run(command: Sequence[str], timeout: float) -> tuple[str, str, int | None]:

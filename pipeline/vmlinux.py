@@ -1,8 +1,8 @@
 """What a kernel image exports, read out of the image itself: for kernels that come without a ``Module.symvers``.
 
 A bzImage (Linux Documentation/arch/x86/boot.rst, "payload_offset") holds a packed ELF file whose symbol table is stripped
-and whose ``__ksymtab`` sections are not: names and GPL-only marks stand there (include/linux/export.h). No CRCs: those
-this can only say are not known.
+and whose ``__ksymtab`` sections are not: names and GPL-only marks stand there (include/linux/export.h). arm64's images are not
+ELF: flat_image.py finds the same tables in them. No CRCs: those this can only say are not known.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
+from . import flat_image
 from .elf import Export, damage, opened
 from .errors import IntegrityError, PairFailed
 from .unpacking import packing, unpacked
@@ -25,7 +26,7 @@ _ABSOLUTE: Final = struct.Struct("<QQ")
 _FORMS: Final = (struct.Struct("<iii"), struct.Struct("<ii"), _ABSOLUTE)
 """struct kernel_symbol: offsets of value, name and namespace (from 5.4 on), without a namespace (from 4.19 on,
 HAVE_ARCH_PREL32_RELOCATIONS), addresses of value and name (before)."""
-_HINT: Final = "pin a kernel image that holds its symbols (a bzImage, or vmlinux), or headers with a Module.symvers"
+_HINT: Final = "pin a kernel image that holds its symbols (bzImage, arm64's Image, vmlinux), or headers with a Module.symvers"
 
 
 def exports(image: Path) -> dict[str, Export]:
@@ -34,7 +35,10 @@ def exports(image: Path) -> dict[str, Export]:
     Raises PairFailed where they cannot be read.
     """
     try:
-        elf = opened(_vmlinux(image))
+        data = unwrapped(image)
+        if flat_image.is_image(data):
+            return {s.name: Export(None, "vmlinux", s.gpl_only, s.namespace) for s in flat_image.symbols(data)}
+        elf = opened(data)
         found: dict[str, Export] = {}
         for section in elf.iter_sections():
             if section.name in ("__ksymtab", "__ksymtab_gpl"):
@@ -43,7 +47,7 @@ def exports(image: Path) -> dict[str, Export]:
                 marks = flags.data() if flags is not None and not gpl else bytes(len(names))
                 for (name, namespace), mark in zip(names, marks, strict=True):
                     found[name] = Export(None, "vmlinux", gpl or bool(mark & _GPL_ONLY), namespace)
-    except damage(lzma.LZMAError, IntegrityError) as error:
+    except damage(IntegrityError) as error:
         raise PairFailed(f"cannot be proved: the symbols of {image.name} cannot be read ({error}): {_HINT}") from error
     if not found:
         raise PairFailed(f"cannot be proved: {image.name} holds no table of exported symbols: {_HINT}")
@@ -71,34 +75,61 @@ def of_system_map(text: str) -> dict[str, Export]:
 def release(image: Path) -> str | None:
     """What ``uname -r`` prints on the kernel in ``image``; None where it does not say (Documentation/arch/x86/boot.rst).
 
-    A bzImage names it behind its header, an unpacked kernel in the line that it greets with.
+    A bzImage names it behind its header, any other kernel in the line that it greets with.
     """
     data = image.read_bytes()
-    if len(data) >= 0x250 and data[0x202:0x206] == b"HdrS":
+    if _is_bzimage(data):
         (at,) = struct.unpack_from("<H", data, 0x20E)
         text = data[at + 0x200 : at + 0x200 + 200].split(b"\0", 1)[0]
     else:
-        if packing(data[:8]):
-            data = _all(unpacked(cast("IO[bytes]", _Payload(data)), image.name, _MAX))
+        try:
+            data = _unpacked(data, image.name)
+        except ValueError:
+            return None
         match = re.search(rb"Linux version ([!-~]{3,100}) ", data)
         text = match[1] if match else b""
     return text.decode("ascii", "replace").partition(" ")[0] or None
 
 
-def _vmlinux(image: Path) -> bytes:
+def unwrapped(image: Path) -> bytes:
+    """The kernel itself out of ``image``: an ELF file, or arm64's flat ``Image``.
+
+    Raises ValueError where it is neither or cut off, IntegrityError where what packs it is damaged.
+    """
     data = image.read_bytes()
-    if data.startswith(b"\x7fELF"):
+    if _is_bzimage(data):
+        (version,) = struct.unpack_from("<H", data, 0x206)
+        if version < 0x208:
+            raise ValueError("it is a bzImage of before 2.6.24, which does not say where its kernel is")
+        setup = (data[0x1F1] or 4) + 1
+        offset, length = struct.unpack_from("<II", data, 0x248)
+        data = _plain(data[setup * 512 + offset : setup * 512 + offset + length], image.name)
+    else:
+        data = _unpacked(data, image.name)
+    if data.startswith(b"\x7fELF") or flat_image.is_image(data):
         return data
-    if len(data) < 0x250 or data[0x202:0x206] != b"HdrS" or struct.unpack_from("<H", data, 0x206)[0] < 0x208:
-        raise ValueError("it is neither a bzImage nor an ELF file")
-    setup = (data[0x1F1] or 4) + 1
-    offset, length = struct.unpack_from("<II", data, 0x248)
-    payload = data[setup * 512 + offset : setup * 512 + offset + length]
+    raise ValueError("it is neither a bzImage nor an Image of arm64 nor an ELF file")
+
+
+def _is_bzimage(data: bytes) -> bool:
+    return len(data) >= 0x250 and data[0x202:0x206] == b"HdrS"
+
+
+def _unpacked(data: bytes, name: str) -> bytes:
+    """``data`` without what may be around a kernel of arm64: a program of EFI, and a packing. Raises as ``unwrapped``."""
+    if (packed := flat_image.zboot(data)) is not None:
+        return _plain(packed, name)
+    return _plain(data, name) if packing(data[:8]) else data
+
+
+def _plain(payload: bytes, name: str) -> bytes:
     if packing(payload[:8]):
-        stream = unpacked(cast("IO[bytes]", _Payload(payload)), image.name, _MAX)
-        return _all(stream)
+        return _all(unpacked(cast("IO[bytes]", _Payload(payload)), name, _MAX))
     if payload.startswith(b"\x5d\0\0"):
-        return lzma.LZMADecompressor(format=lzma.FORMAT_ALONE).decompress(payload)
+        try:
+            return lzma.LZMADecompressor(format=lzma.FORMAT_ALONE).decompress(payload)
+        except lzma.LZMAError as error:
+            raise ValueError(str(error)) from error
     raise ValueError(f"its payload is packed in a way that is not read here ({payload[:4].hex()})")
 
 

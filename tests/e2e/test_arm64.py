@@ -1,11 +1,14 @@
 """arm64 for real: Debian's arm64 kernel and driver, compiled on amd64 by the cross compiler, proved, booted, pushed and pulled.
 
+What an arm64 kernel image exports is read out of Debian's real ones too, of 6.1 and of 6.12.
+
 The lock is tests/arm64/versions.lock. To stay within minutes the open ``nvidia.ko`` alone is compiled, and of the userspace
 only what the proof reads is taken; docs/arm64.md has the figures of a whole pair.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -16,13 +19,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline import boot, elf, kernel_files, names, proof
+from pipeline import boot, debs, elf, kernel_files, names, proof, vmlinux
 from pipeline.assemble import MANIFEST_TYPE, Layer, assemble, tree
 from pipeline.build import unpack_layer
-from pipeline.errors import PairFailed
-from pipeline.pinned import Lock
+from pipeline.errors import NotFoundError, PairFailed
+from pipeline.pinned import File, Lock
 from pipeline.workspace import Workspace
-from tests import registry_process
+from tests import flat_images, registry_process
 from tests.checkout import DRIVER, ROOT, Checkout, Ran, layers
 from tests.registry_process import running_registry
 from tests.tiny_project import walk
@@ -37,6 +40,23 @@ pytestmark = [
 Pushed = tuple[dict[str, Any], list[Layer]]
 """An image's configuration, and its layers."""
 KERNEL, OTHER = "6.1.0-47-cloud-arm64", "6.1.0-50-cloud-arm64"
+NEWER = "6.12.117+deb12-cloud-arm64"
+NEWER_FILES = [
+    File(
+        name=f"linux-{part}-{NEWER}",
+        version="6.12.117-1~deb12u1",
+        sha256=sha256,
+        size=size,
+        trust="signed-index",
+        archive="debian-security",
+        path=f"pool/updates/main/l/{source}/linux-{part}-{NEWER}_6.12.117-1~deb12u1_arm64.deb",
+    )
+    for part, source, size, sha256 in (
+        ("image", "linux-signed-6.12-arm64", 28341196, "dacb299a09c53cea91e49d7e9e9dc851b9ae1f858c27bea3ebf57831d0447cab"),
+        ("headers", "linux-6.12", 2986356, "865c91b242877af3d2e918b2791468e4db7377109025a58e35939f305636caeb"),
+    )
+]
+"""A kernel of which the image alone is read; no driver of the lock is for it."""
 READ = {"libcuda1", "libnvidia-ml1", "libnvidia-ptxjitcompiler1", "firmware-nvidia-gsp", "nvidia-smi"}
 """The packages of the userspace that the proof looks into, and a program."""
 
@@ -142,6 +162,27 @@ def other(space: Workspace, tmp_path_factory: pytest.TempPathFactory) -> kernel_
     return kernel_files.gather(kernel, space.inputs, tmp_path_factory.mktemp("other"))
 
 
+def own_of(package: Path, scratch: Path) -> list[tuple[str, bool, str]]:
+    """What the kernel itself exports by the Module.symvers of that headers package: name, GPL mark, namespace."""
+    (table,) = debs.unpack(package, scratch, lambda name: name.endswith("/Module.symvers"))
+    found = proof.parse_symvers(table.read_text()).items()
+    return sorted((name, e.gpl_only, e.namespace) for name, e in found if e.module == "vmlinux")
+
+
+@pytest.mark.parametrize("kernel", [KERNEL, OTHER, NEWER])
+def test_what_a_real_image_exports_is_what_its_headers_package_says(kernel: str, checkout: Checkout, tmp_path: Path) -> None:
+    space = checkout.space()
+    files = {NEWER: NEWER_FILES, **{k.kernel: (k.image[0], k.headers[0]) for k in space.lock.kernels}}[kernel]
+    try:
+        image, headers = (space.inputs.path(file) for file in files)
+    except NotFoundError as error:
+        pytest.skip(f"{error.message}: another of its series would do")
+    (vmlinuz,) = debs.unpack(image, tmp_path / "image", lambda name: name.startswith("boot/vmlinuz"))
+    exports = vmlinux.exports(vmlinuz)
+    assert sorted((name, e.gpl_only, e.namespace) for name, e in exports.items()) == own_of(headers, tmp_path)
+    assert vmlinux.release(vmlinuz) == kernel
+
+
 @pytest.mark.parametrize(
     ("kernel", "arch", "why"),
     [
@@ -169,9 +210,12 @@ def test_the_static_proof_refuses_it_for_another_kernel_or_machine(
 def test_another_arm64_kernel_refuses_it_in_its_own_words(
     space: Workspace, image: Pushed, module: Path, other: kernel_files.KernelFiles, tmp_path: Path
 ) -> None:
+    """That kernel as Fedora packs its own: in a program of EFI, which QEMU 7.2 does not start."""
     unpack_layer(space.shop, image[1][0], tmp_path / "base")
+    packed = tmp_path / "vmlinuz"
+    packed.write_bytes(flat_images.zboot(other.vmlinuz.read_bytes(), lambda data: gzip.compress(data, 1)))
     with pytest.raises(PairFailed, match="disagrees about version of symbol module_layout"):
-        boot.boot(other.vmlinuz, {"open": module}, base=tmp_path / "base", kernel_modules=other.modules, arch="arm64")
+        boot.boot(packed, {"open": module}, base=tmp_path / "base", kernel_modules=other.modules, arch="arm64")
 
 
 def test_a_second_run_finds_all_done(checkout: Checkout, built: Ran) -> None:

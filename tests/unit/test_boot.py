@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import lzma
 import os
 import stat
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import zstandard
 from pipeline import initramfs
 from pipeline.boot import boot, judge
 from pipeline.errors import EngineError, PairFailed
+from tests import flat_images
 from tests.kernel_modules import compile_module, needs_gcc
 
 # Synthetic consoles in the form of 6.1.0-47-cloud-amd64 under QEMU.
@@ -298,11 +301,27 @@ class TestQemu:
         assert (self.path / "magic").read_bytes() == b"070701"
 
     def test_arm64_has_a_machine_of_its_own(self) -> None:
+        (self.path / "vmlinuz").write_bytes(flat_images.flat_image())
         self.qemu(self.console(UP + OPEN + DONE), "qemu-system-aarch64")
         self.boot(arch="arm64")
         arguments = (self.path / "arguments").read_text().splitlines()
         assert arguments[arguments.index("-machine") + 1] == "virt"
         assert arguments[arguments.index("-append") + 1].startswith("console=ttyAMA0 ")
+        assert arguments[arguments.index("-kernel") + 1] == str(self.path / "vmlinuz")
+
+    @pytest.mark.parametrize("wrap", [gzip.compress, flat_images.zboot])
+    def test_an_arm64_kernel_that_is_packed_is_unpacked_for_qemu(self, wrap: Callable[[bytes], bytes]) -> None:
+        (self.path / "vmlinuz").write_bytes(wrap(flat_images.flat_image()))
+        self.qemu(f"""while [ $# -gt 1 ]; do [ "$1" != -kernel ] || cat "$2" >{self.path}/kernel; shift; done
+            {self.console(UP + OPEN + DONE)}""", "qemu-system-aarch64")  # fmt: skip
+        self.boot(arch="arm64")
+        assert (self.path / "kernel").read_bytes() == flat_images.flat_image()
+        assert self.left_behind() == []
+
+    def test_an_arm64_kernel_that_is_none_failed_its_pair(self) -> None:
+        self.qemu("", "qemu-system-aarch64")
+        with pytest.raises(PairFailed, match=r"^boot proof: vmlinuz cannot be booted \(it is neither a bzImage nor an Image of"):
+            self.boot(arch="arm64")
 
     @pytest.mark.parametrize(
         ("console", "message"),

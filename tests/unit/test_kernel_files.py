@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import kernel_files, proof, trees, vmlinux
+from pipeline import flat_image, kernel_files, proof, trees, vmlinux
 from pipeline.errors import IntegrityError, PairFailed
 from pipeline.fetch import Fetcher
 from pipeline.inputs import Inputs
 from pipeline.pinned import File, Kernel
 from pipeline.tree import of_driver, of_kernel
-from tests import samples
+from tests import flat_images, samples
 from tests.standins import packing
 
 FEDORA, FLATCAR = "6.1.176-200.fc44.x86_64", "6.1.176-flatcar"
@@ -187,6 +187,20 @@ def test_the_tree_of_a_kernels_source_holds_what_its_image_exports_as_kbuild_rea
         "0x00000000\trcu_read_lock\tvmlinux\tEXPORT_SYMBOL_GPL\t\n"
     )
     assert proof.parse_symvers(text) == gather(own, shelf, tmp_path).symvers
+
+
+def test_an_arm64_kernels_source_has_the_symvers_of_its_image_too(shelf: Shelf, tmp_path: Path) -> None:
+    plain = sorted([*(f"plain_{number}" for number in range(flat_image.FEWEST)), "kfree"])
+    image = flat_images.zboot(flat_images.flat_image(plain, ["dma_buf_get"], namespaces={"dma_buf_get": "DMA_BUF"}))
+    own = samples.changed(source(shelf, "CONFIG_PCI=y\n", image), arch="arm64")
+    (tree,) = of_kernel(own)
+    with tarfile.open(trees.lay(tree, tmp_path / "trees", shelf.inputs)) as tar:
+        written = tar.extractfile(f"usr/src/kernels/{own.kernel}/Module.symvers")
+        assert written is not None
+        text = written.read().decode()
+    assert text.splitlines()[0] == "0x00000000\tdma_buf_get\tvmlinux\tEXPORT_SYMBOL_GPL\tDMA_BUF"
+    assert proof.parse_symvers(text) == gather(own, shelf, tmp_path).symvers
+    assert len(text.splitlines()) == len(plain) + 1
 
 
 @needs_gcc
