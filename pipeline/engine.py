@@ -10,6 +10,7 @@ import os
 import re
 import tarfile
 import tempfile
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
@@ -19,7 +20,7 @@ import docker.errors
 import requests.exceptions
 import urllib3.exceptions
 
-from .errors import DiskError, EngineError, PairFailed, UsageError
+from .errors import BadFileError, DiskError, EngineError, PairFailed, PipelineError, UsageError
 from .http_answers import cause
 
 ENGINE_FILE: Final = Path("build/engine.env")
@@ -28,6 +29,12 @@ LABEL: Final = "io.coreos-nvidia.recipe"
 _NO_SPACE: Final = "no space left on device"
 _EXIT_CODE: Final = re.compile(r"returned a non-zero code: ([0-9]+)")
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
+_OTHER_PLATFORM: Final = (
+    "no matching manifest for",
+    "does not match the specified platform",
+    "no image found in manifest list for",
+)
+"""What Docker says where a digest has nothing for the platform that is asked for, an index and an image; and podman."""
 _KILLED: Final = ("137", "143")
 _TROUBLE: Final = (docker.errors.DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError)
 """What the SDK raises; the last one where a connection ends in the middle of a stream, which it reads below requests."""
@@ -77,6 +84,7 @@ class Engine:
                 f"the engine at {host} speaks API {version.get('ApiVersion')}", hint="Docker 20.10 (API 1.41) or newer"
             )
         self._api = docker.APIClient(base_url=host, version=str(version["ApiVersion"]), timeout=timeout)
+        self._pulling = threading.Lock()
         self.arch: str = str(version.get("Arch", ""))
         self.cpus: int = int(self._call("info", self._api.info).get("NCPU") or 1)
 
@@ -207,25 +215,36 @@ class Engine:
             with contextlib.suppress(*_TROUBLE):
                 self._api.remove_container(container, force=True)
 
-    def pull(self, name: str, digest: str, tag: str) -> None:
-        """Have image ``name@digest`` under the local name ``tag``; pulled where the engine lacks that.
+    def pull(self, name: str, digest: str, tag: str, arch: str) -> None:
+        """Have image ``name@digest`` for ``arch`` under the local name ``tag``; pulled where the engine lacks that.
 
-        Raises EngineError where it cannot be had. The engine itself checks that the manifest has that digest.
+        ``digest`` is of one image or of an index. Raises EngineError where it cannot be had, BadFileError where it is for other
+        architectures only. The engine itself checks that the manifest has that digest.
         """
         where = f"{name}@{digest}"
+        with self._pulling:  # an engine knows a digest by one image at a time
+            try:
+                if self._machine(tag) == arch:
+                    return
+                if self._machine(where) not in ("", arch):  # an index's other image: "Cannot overwrite digest"
+                    self._api.remove_image(where, noprune=True)
+                for event in self._api.pull(where, platform=f"linux/{arch}", stream=True, decode=True):
+                    if message := event.get("error"):
+                        raise _not_pulled(where, arch, str(message))
+                if (there := self._machine(where)) != arch:
+                    raise _other_machine(where, arch, f"it is for {there}")
+                repository, _, mark = tag.rpartition(":")
+                self._api.tag(where, repository, mark)
+            except _TROUBLE as error:
+                raise self._broken(f"pull {where}", error) from error
+
+    def _machine(self, image: str) -> str:
+        """The architecture of ``image``; "" where the engine has no such image. Raises what the SDK does."""
         try:
-            with contextlib.suppress(docker.errors.ImageNotFound):
-                self._api.inspect_image(tag)  # type: ignore[no-untyped-call]
-                return
-            for event in self._api.pull(where, stream=True, decode=True):
-                if message := event.get("error"):
-                    raise EngineError(
-                        f"{where} could not be pulled: {message}", hint="DRIVER_MIRRORS [registries] names a mirror"
-                    )
-            repository, _, mark = tag.rpartition(":")
-            self._api.tag(where, repository, mark)
-        except _TROUBLE as error:
-            raise self._broken(f"pull {where}", error) from error
+            found = self._api.inspect_image(image)  # type: ignore[no-untyped-call]
+        except docker.errors.NotFound:
+            return ""
+        return str(found.get("Architecture", ""))
 
     def remove(self, tag: str) -> None:
         """Forget image name ``tag``; fine where it is not there."""
@@ -266,6 +285,17 @@ class Engine:
         if _NO_SPACE in reason.lower():
             return DiskError(f"the engine's disk is full: {reason}", hint="free space, or 'docker system prune'")
         return EngineError(f"the engine at {self.host} did not {what} ({reason})", hint="is it running? run ./doit.sh")
+
+
+def _not_pulled(where: str, arch: str, message: str) -> PipelineError:
+    if any(words in message for words in _OTHER_PLATFORM):
+        return _other_machine(where, arch, message)
+    return EngineError(f"{where} could not be pulled: {message}", hint="DRIVER_MIRRORS [registries] names a mirror")
+
+
+def _other_machine(where: str, arch: str, why: str) -> BadFileError:
+    hint = f"give the digest of its image for {arch} in digests of that [[toolchain]], then 'doit update'"
+    return BadFileError(f"{where} is no image for {arch} ({why})", hint=hint)
 
 
 def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -99,7 +99,7 @@ class Workshop:
                 if toolchain.image is not None:
                     image = toolchain.image
                     with self.progress.step(name, "fetch", f"pulled {image.name}:{image.tag}"):
-                        self.engine.pull(self.mirror(image.name), image.digest, image.local_tag)
+                        self.engine.pull(self.mirror(image.name), image.digest, toolchain.from_tag, toolchain.arch)
                 with self.progress.step(name, "build", "built"):
                     self.build(rendered, context, name)
                 contexts.clear(rendered, self.docker)

@@ -86,11 +86,6 @@ class BaseImage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     tag: Name
     digest: Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
 
-    @property
-    def local_tag(self) -> str:
-        """What the engine knows it by here, wherever it was pulled from."""
-        return f"driver-from:{self.digest.removeprefix('sha256:')[:16]}"
-
 
 class Toolchain(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, dict=True):
     """What compiles for one OS: a Debian root made of ``packages`` alone, or a vendor's ``image`` with ``packages`` on top.
@@ -118,6 +113,16 @@ class Toolchain(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     def crosses(self) -> bool:
         """True where what it makes does not run in it."""
         return self.runs_on not in (None, self.arch)
+
+    @property
+    def from_tag(self) -> str:
+        """What the engine here knows ``image`` by, wherever it was pulled from; an index's digest is the same on each machine.
+
+        Only for a toolchain that has one.
+        """
+        assert self.image is not None
+        of_machine = "" if self.arch == "amd64" else f"-{self.arch}"
+        return f"driver-from:{self.image.digest.removeprefix('sha256:')[:16]}{of_machine}"
 
     @property
     def prefix(self) -> str:

@@ -54,7 +54,7 @@ def _fetch(space: Workspace, args: list[str]) -> None:
                     root_tar(toolchain, context, shop.inputs)
             if toolchain and toolchain.image:
                 name = f"{shop.mirror(toolchain.image.name)}@{toolchain.image.digest}"
-                print(f"docker pull {name} && docker tag {name} {toolchain.image.local_tag}")
+                print(f"docker pull --platform linux/{toolchain.arch} {name} && docker tag {name} {toolchain.from_tag}")
             print(f"docker build --network none --tag {rendered.tag} {context.relative_to(space.root)}", flush=True)
         for file in pair.kernel.image:
             shop.inputs.path(file)

@@ -22,7 +22,8 @@ import pytest
 from pipeline import boot, debs, elf, kernel_files, names, proof, vmlinux
 from pipeline.assemble import MANIFEST_TYPE, Layer, assemble, tree
 from pipeline.build import unpack_layer
-from pipeline.errors import NotFoundError, PairFailed
+from pipeline.engine import Engine
+from pipeline.errors import BadFileError, NotFoundError, PairFailed
 from pipeline.pinned import File, Lock
 from pipeline.workspace import Workspace
 from tests import flat_images, registry_process
@@ -221,6 +222,43 @@ def test_another_arm64_kernel_refuses_it_in_its_own_words(
 def test_a_second_run_finds_all_done(checkout: Checkout, built: Ran) -> None:
     assert built.status == 0
     assert checkout.doit("--json", f"image:debian/arm64:{KERNEL}*").ended(0).work == []
+
+
+def test_a_vendors_image_is_pulled_for_the_architecture_that_is_asked_for(checkout: Checkout, engine_host: str) -> None:
+    """By the digest of an index, which is the same for both; and one image for the other machine is refused."""
+    space = checkout.space()
+    registry, engine = space.registry, Engine(engine_host)
+    parts, name = {}, registry.reference("vendor").rpartition(":")[0]
+    for arch in ("amd64", "arm64"):
+        layer = space.shop.store.add(tree({"etc/machine": (0o644, f"a vendor's {arch}".encode())}), 0)
+        made = assemble([layer], arch=arch, epoch=0, labels={}, names=[f"a vendor's, {arch}"], program=False)
+        space.shop.push_image(made, [])
+        held = registry.manifest(made.digest)
+        assert held is not None
+        parts[arch] = names.Part(f"vendor-{arch}", held)
+    names.settle("vendor", parts, registry, print, shared=True)
+    index = registry.digest("vendor")
+    assert index is not None
+    wanted = {arch: f"driver-from:{index[-16:]}-{arch}" for arch in parts}
+    try:
+        for arch in ("arm64", "amd64", "arm64"):
+            engine.pull(name, index, wanted[arch], arch)
+            said = subprocess.run(
+                ["docker", "--host", engine_host, "image", "inspect", "--format", "{{.Architecture}}", wanted[arch]],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            assert said.stdout.strip() == arch
+        only = parts["amd64"].manifest.digest
+        with pytest.raises(
+            BadFileError, match=rf"{only} is no image for arm64 \(it is for amd64\): give the digest of its image"
+        ):
+            engine.pull(name, only, f"{wanted['arm64']}-only", "arm64")
+    finally:
+        for tag in (*wanted.values(), f"{name}@{index}", f"{name}@{parts['amd64'].manifest.digest}"):
+            engine.remove(tag)
+        engine.close()
 
 
 def test_under_one_name_with_an_amd64_image_each_client_takes_the_machine_that_it_asks_for(

@@ -8,11 +8,12 @@ import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
 
 from pipeline.engine import LABEL, Engine, address, hint
-from pipeline.errors import DiskError, EngineError, PairFailed, UsageError
+from pipeline.errors import BadFileError, DiskError, EngineError, PairFailed, UsageError
 from tests.told_server import Handler, Seen, Told, says
 
 VERSION = {"ApiVersion": "1.41", "MinAPIVersion": "1.12", "Version": "20.10.24", "Arch": "amd64", "Os": "linux"}
@@ -262,3 +263,85 @@ def test_of_what_was_compiled_the_newest_stay_and_what_a_pair_at_work_needs(
     engine.keep_newest("driver-modules", 2, in_use={"driver-modules:1"})
     removed = [seen.path.partition("?")[0].rpartition("/")[2] for seen in told[0].seen if seen.method == "DELETE"]
     assert removed == ["driver-modules:3"], "an image whose steps were all in the cache is as old as its first build"
+
+
+FEDORA, DIGEST, FROM = "registry.example/fedora", "sha256:" + "f" * 64, "driver-from:ffffffffffffffff-arm64"
+WHERE = f"{FEDORA}@{DIGEST}"
+
+
+class Store:
+    """An engine's images by name: a pull puts ``offered`` there, the architecture that the registry's image has."""
+
+    def __init__(self, offered: str, **held: str) -> None:
+        self.offered, self.asked = offered, ""
+        names = {"local": FROM, "digest": WHERE}
+        self.held = {names[name]: arch for name, arch in held.items()}
+
+    def inspect(self, handler: Handler) -> None:
+        name = unquote(handler.path.partition("/images/")[2].removesuffix("/json"))
+        found = self.held.get(name)
+        says(200, {"Id": "sha256:1", "Architecture": found})(handler) if found else says(404, {"message": "none"})(handler)
+
+    def create(self, handler: Handler) -> None:
+        self.asked = dict(parse_qsl(urlsplit(handler.path).query)).get("platform", "")
+        if WHERE in self.held:
+            streams({"error": f"Cannot overwrite digest {DIGEST}"})(handler)
+            return
+        self.held[WHERE] = self.offered
+        streams({"status": "Status: Downloaded newer image"})(handler)
+
+    def tag(self, handler: Handler) -> None:
+        self.held[FROM] = self.held[WHERE]
+        says(201, {})(handler)
+
+    def remove(self, handler: Handler) -> None:
+        del self.held[WHERE]
+        says(200, b"[]")(handler)
+
+    def answers(self) -> dict[str, Answer]:
+        return {"/images/create": self.create, "/tag": self.tag, "DELETE /": self.remove, "/json": self.inspect}
+
+
+@pytest.mark.parametrize("held", [{}, {"local": "amd64"}, {"digest": "amd64"}, {"local": "amd64", "digest": "amd64"}])
+def test_a_vendors_image_is_pulled_for_the_locks_architecture(
+    held: dict[str, str], told: tuple[Told, dict[str, Answer]], asked: Asked
+) -> None:
+    """An index has one digest on every machine; Docker's engine refuses to pull what it knows by it for another."""
+    store = Store("arm64", **held)
+    told[1].update(store.answers())
+    asked().pull(FEDORA, DIGEST, FROM, "arm64")
+    assert (store.asked, store.held[FROM]) == ("linux/arm64", "arm64")
+    store.asked = ""
+    asked().pull(FEDORA, DIGEST, FROM, "arm64")
+    assert store.asked == "", "it is there"
+
+
+def test_a_vendors_image_for_another_architecture_is_refused_in_one_line(
+    told: tuple[Told, dict[str, Answer]], asked: Asked
+) -> None:
+    store = Store("amd64")
+    told[1].update(store.answers())
+    with pytest.raises(BadFileError) as refused:
+        asked().pull(FEDORA, DIGEST, FROM, "arm64")
+    assert str(refused.value) == (
+        f"{WHERE} is no image for arm64 (it is for amd64): give the digest of its image for arm64 in digests of that "
+        "[[toolchain]], then 'doit update'"
+    )
+    assert FROM not in store.held
+
+
+@pytest.mark.parametrize(
+    "said", ["no matching manifest for linux/arm64 in the manifest list entries", "image does not match the specified platform"]
+)
+def test_an_index_without_the_architecture_is_refused_the_same_way(
+    said: str, told: tuple[Told, dict[str, Answer]], asked: Asked
+) -> None:
+    told[1].update({"/images/create": streams({"error": said})})
+    with pytest.raises(BadFileError, match=rf"^registry\.example/fedora@sha256:f+ is no image for arm64 \({said}\)"):
+        asked().pull(FEDORA, DIGEST, FROM, "arm64")
+
+
+def test_an_image_that_cannot_be_pulled_names_the_mirror(told: tuple[Told, dict[str, Answer]], asked: Asked) -> None:
+    told[1].update({"/images/create": streams({"error": "manifest unknown"})})
+    with pytest.raises(EngineError, match=r"could not be pulled: manifest unknown: DRIVER_MIRRORS \[registries\] names a mirror"):
+        asked().pull(FEDORA, DIGEST, FROM, "arm64")
