@@ -12,12 +12,13 @@ from typing import Final
 import msgspec
 
 from . import rpms
-from .errors import PipelineError
+from .errors import IntegrityError, PipelineError
 from .means import Means, keyring
 from .pin_kernels import today
-from .pinned import BaseImage, File, Lock, Toolchain
+from .pinned import Arch, BaseImage, File, Lock, Toolchain
 from .policies import Policies
 from .update_coreos import Notes
+from .upstream.fedora_kernel import RPM_ARCH
 from .upstream.policy import VendorKey
 from .wanted import ToolchainWish
 
@@ -34,7 +35,7 @@ def vendor_toolchains(wishes: Sequence[ToolchainWish], policies: Policies, lock:
             name, _, tag = wish.image.rpartition(":")
             image = BaseImage(name=name, tag=tag, digest=digest)
             try:
-                packages = tuple(_package(url, held, means, keys, wish.os) for url in wish.packages.get(arch, ()))
+                packages = tuple(_package(url, held, means, keys, wish.os, arch) for url in wish.packages.get(arch, ()))
             except PipelineError as error:
                 notes.problems.append(f"toolchain {wish.name}/{arch}: {error}" + ("; the pinned one is kept" if held else ""))
                 kept += [held] if held else []
@@ -46,7 +47,7 @@ def vendor_toolchains(wishes: Sequence[ToolchainWish], policies: Policies, lock:
     return msgspec.structs.replace(lock, toolchains=tuple(kept))
 
 
-def _package(url: str, held: Toolchain | None, means: Means, keys: tuple[VendorKey, ...], os: str) -> File:
+def _package(url: str, held: Toolchain | None, means: Means, keys: tuple[VendorKey, ...], os: str, arch: Arch) -> File:
     for file in held.packages if held else ():
         if file.urls == (url,):
             return file
@@ -54,4 +55,9 @@ def _package(url: str, held: Toolchain | None, means: Means, keys: tuple[VendorK
         raise PipelineError(f"{url} cannot be got and checked", hint=f"its vendor's key belongs in [{os}] keys")
     taken = means.take([url], _MAX)
     package = rpms.verify(taken.path, keyring(keys, means.get))
+    if package.arch not in (RPM_ARCH[arch], "noarch"):
+        raise IntegrityError(
+            f"{taken.url} holds {package.nvra}, a package for {package.arch}, and the toolchain is for {arch}",
+            hint=f"packages of its [[toolchain]] takes those of {RPM_ARCH[arch]} and noarch for {arch}",
+        )
     return taken.pin(package.name, f"{package.version}-{package.release}", "vendor-sum")

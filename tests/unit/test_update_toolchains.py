@@ -30,8 +30,8 @@ keys = [{{fingerprint = "{key}", source = "{url}"}}]
 name = "fedora-44"
 os = "fedora-coreos"
 image = "registry.fedoraproject.org/fedora:44"
-digests = {{amd64 = "sha256:{digest}"}}
-packages = {{amd64 = ["{package}"]}}
+digests = {{{arch} = "sha256:{digest}"}}
+packages = {{{arch} = ["{package}"]}}
 reason = "the compiler that built Fedora's kernels"
 """
 
@@ -51,8 +51,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return packing.rpm(work / "root", "gcc", "15.2.1", "1.fc44", work / "rpm")
 
 
-def updated(vendor: Vendor, held: Lock | None = None, *, key: str = "") -> tuple[Lock, Notes]:
-    wishes = samples.wishes(WISHES.format(key=key or fingerprint(vendor.key), url=KEY_URL, digest="0" * 64, package=URL))
+def updated(vendor: Vendor, held: Lock | None = None, *, key: str = "", arch: str = "amd64") -> tuple[Lock, Notes]:
+    values = {"key": key or fingerprint(vendor.key), "url": KEY_URL, "digest": "0" * 64, "package": URL, "arch": arch}
+    wishes = samples.wishes(WISHES.format(**values))
     notes, start = Notes(), held or lock.empty()
     return vendor_toolchains(wishes.toolchains, policies(wishes), start, vendor.means(), notes), notes
 
@@ -99,9 +100,39 @@ def test_a_package_that_cannot_be_vouched_for_is_one_line_and_what_was_pinned_st
     assert notes.problems[0].endswith("; the pinned one is kept")
 
 
+@pytest.mark.parametrize(
+    ("made_for", "arch", "taken"),
+    [("x86_64", "amd64", True), ("x86_64", "arm64", False), ("noarch", "amd64", True), ("noarch", "arm64", True),
+     ("aarch64", "amd64", False), ("aarch64", "arm64", True), ("i686", "amd64", False)],
+)  # fmt: skip
+def test_a_package_for_another_architecture_is_refused_however_well_it_is_signed(
+    made_for: str, arch: str, taken: bool, vendor: Vendor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if made_for != "noarch":  # rpmbuild makes another machine's package by --target, not by BuildArch
+        monkeypatch.setattr(packing, "_SPEC", packing._SPEC.replace("BuildArch: {arch}\n", ""))
+    (tmp_path / "root/usr/share").mkdir(parents=True)
+    (tmp_path / "root/usr/share/text").write_text("what a header says of its architecture decides, not an address")
+    made = packing.rpm(tmp_path / "root", "gcc", "15.2.1", "1.fc44", tmp_path / "rpm", arch=made_for)
+    vendor.files[URL] = packing.signed_rpm(made, vendor.key.home, tmp_path / "signed").read_bytes()
+    pinned, notes = updated(vendor, arch=arch)
+    if taken:
+        ((package,),) = (toolchain.packages for toolchain in pinned.toolchains)
+        assert (package.name, package.version, notes.problems) == ("gcc", "15.2.1-1.fc44", [])
+        return
+    assert pinned.toolchains == ()
+    rpm = {"amd64": "x86_64", "arm64": "aarch64"}[arch]
+    (line,) = notes.problems
+    assert line == (
+        f"toolchain fedora-44/{arch}: {URL} holds gcc-15.2.1-1.fc44.{made_for}, a package for {made_for}, and the toolchain is "
+        f"for {arch}: packages of its [[toolchain]] takes those of {rpm} and noarch for {arch}"
+    )
+
+
 def test_without_the_vendors_key_no_package_is_taken(vendor: Vendor, package: Path, tmp_path: Path) -> None:
     vendor.files[URL] = packing.signed_rpm(package, vendor.key.home, tmp_path / "signed").read_bytes()
-    wishes = samples.wishes(WISHES.format(key="0" * 40, url=KEY_URL, digest="0" * 64, package=URL).split("\n\n", 1)[1])
+    wishes = samples.wishes(
+        WISHES.format(key="0" * 40, url=KEY_URL, digest="0" * 64, package=URL, arch="amd64").split("\n\n", 1)[1]
+    )
     notes = Notes()
     vendor_toolchains(wishes.toolchains, policies(wishes), lock.empty(), vendor.means(), notes)
     assert "its vendor's key belongs in [fedora-coreos] keys" in notes.problems[0]
