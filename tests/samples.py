@@ -154,6 +154,7 @@ def flatcar_release(version: str = "4593.2.5") -> OsRelease:
 def of_arch(entry: Any, arch: str, **changes: Any) -> Any:
     """An entry of the lock for another architecture: other files under the same names."""
     text = msgspec.json.encode(entry).decode().replace("_amd64.deb", f"_{arch}.deb").replace("x86_64", "aarch64")
+    text = text.replace("amd64-usr", f"{arch}-usr")
     other = msgspec.json.decode(text, type=type(entry))
     renamed = {
         name: tuple(changed(file, sha256=hashlib.sha256(f"{arch} {file.sha256}".encode()).hexdigest()) for file in files)
@@ -167,6 +168,12 @@ def cross() -> Toolchain:
     """Debian's toolchain for arm64 that runs on amd64."""
     packages = (package("gcc-12-aarch64-linux-gnu", "12.2.0-14cross1"), package("dpkg"))
     return Toolchain(name="debian-12", os="debian", arch="arm64", date=DATE, packages=packages, runs_on="amd64")
+
+
+def cross_source() -> Toolchain:
+    """The same with what kernel.org's source needs, and a compiler for the programs of Kbuild that run on amd64."""
+    more = tuple(package(name) for name in ("bison", "flex", "gcc-12", "libc6-dev", "libssl-dev"))
+    return changed(cross(), name="debian-12-source", packages=(*cross().packages, *more))  # type: ignore[no-any-return]
 
 
 def both_arches(*drivers: str, kernels: tuple[Kernel, ...] = ()) -> Lock:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from pipeline import lock, render, wanted
 from pipeline.errors import BadFileError
-from pipeline.pinned import Driver, File, Lock
+from pipeline.pinned import Driver, File, Lock, Toolchain
 from pipeline.plan import Pair, Plan
 from pipeline.rendered import LocalFile, Rendered
 from tests import samples
@@ -90,12 +90,18 @@ def arm64() -> Plan:
 
 
 def arm64_run() -> Plan:
-    """kernel.org's source and NVIDIA's run file for arm64, compiled on amd64."""
-    lock = samples.vendor_lock("source")
-    both = samples.both_arches()
-    kernels = tuple(samples.of_arch(kernel, "arm64") for kernel in lock.kernels)
+    """Flatcar's arm64 kernel as it is pinned (published config, kernel.org's source), NVIDIA's run file; compiled on amd64."""
+    lock, both = samples.vendor_lock("source", os="flatcar", toolchain="debian-12-source"), samples.both_arches()
+    named = (samples.changed(k, kernel="6.1.176-flatcar", releases=(samples.flatcar_release(),)) for k in lock.kernels)
+    kernels = tuple(samples.of_arch(kernel, "arm64") for kernel in named)
     drivers = tuple(samples.of_arch(driver, "arm64") for driver in lock.drivers)
-    return a_plan(samples.changed(both, kernels=kernels, drivers=drivers))
+    toolchains = (*both.toolchains, samples.cross_source())
+    return a_plan(samples.changed(both, toolchains=toolchains, kernels=kernels, drivers=drivers))
+
+
+def arm64_fedora() -> Toolchain:
+    """Fedora's toolchain on an arm64 machine."""
+    return samples.of_arch(samples.fedora(), "arm64")  # type: ignore[no-any-return]
 
 
 GOLDENS: dict[str, Callable[[], Rendered]] = {
@@ -109,9 +115,11 @@ GOLDENS: dict[str, Callable[[], Rendered]] = {
     "image-developer-container": lambda: vendors("developer-container").rendered,
     "image-source": lambda: vendors("source").rendered,
     "toolchain-image": lambda: a_plan(samples.vendor_lock("rpms")).renderer.toolchain(samples.fedora()),
+    "toolchain-image-arm64": lambda: a_plan(samples.vendor_lock("rpms")).renderer.toolchain(arm64_fedora()),
     "userspace-run": lambda: a_plan(samples.vendor_lock("rpms")).renderer.userspace(samples.run_driver()),
     "userspace-gpus": lambda: a_plan(samples.a_lock(drivers=(with_readme(),))).renderer.userspace(with_readme()),
     "toolchain-cross": lambda: arm64().renderer.toolchain(samples.cross()),
+    "toolchain-source-cross": lambda: arm64_run().renderer.toolchain(samples.cross_source()),
     "base-arm64": lambda: arm64().renderer.base(arm64().lock.bases[1]),
     "userspace-arm64": lambda: arm64().renderer.userspace(arm64().lock.drivers[1]),
     "userspace-run-arm64": lambda: arm64_run().renderer.userspace(arm64_run().lock.drivers[0]),
@@ -128,6 +136,13 @@ def test_a_dockerfile_is_what_its_golden_file_says(name: str) -> None:
         path.write_text(text)
     assert path.is_file(), f"{path} is not there; UPDATE_GOLDEN=1 writes it"
     assert text == path.read_text()
+
+
+def test_a_vendors_image_has_a_name_of_its_own_for_each_architecture() -> None:
+    """By an index's digest both come from one place, and the engine keeps both."""
+    own = samples.fedora()
+    other = samples.changed(arm64_fedora(), image=own.image)
+    assert other.from_tag == f"{own.from_tag}-arm64"
 
 
 def test_there_is_no_golden_file_that_nothing_is_compared_with() -> None:
