@@ -20,7 +20,7 @@ import docker.errors
 import requests.exceptions
 import urllib3.exceptions
 
-from .errors import BadFileError, DiskError, EngineError, PairFailed, PipelineError, UsageError
+from .errors import BadFileError, DiskError, EngineError, PairFailed, UsageError
 from .http_answers import cause
 
 ENGINE_FILE: Final = Path("build/engine.env")
@@ -36,6 +36,8 @@ _OTHER_PLATFORM: Final = (
 )
 """What Docker says where a digest has nothing for the platform that is asked for, an index and an image; and podman."""
 _KILLED: Final = ("137", "143")
+_FOREIGN: Final = re.compile(r"^(?:exec |standard_init_linux\.go:).*exec format error$", re.IGNORECASE)
+"""What starts a step's shell says of one for another machine; a shell names itself before what it could not start."""
 _TROUBLE: Final = (docker.errors.DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError)
 """What the SDK raises; the last one where a connection ends in the middle of a stream, which it reads below requests."""
 
@@ -139,29 +141,36 @@ class Engine:
                     labels=dict(labels or {}),
                     buildargs=dict(args or {}),
                 )
-                finished = self._follow(stream, log)
+                with contextlib.closing(stream):
+                    finished = self._follow(stream, log)
             except (*_TROUBLE, OSError) as error:
                 raise self._broken(f"build {tag}", error) from error
         if not finished:
             raise EngineError(f"the engine at {self.host} stopped in the middle of building {tag}", hint="run again")
 
     def _follow(self, stream: Iterator[Mapping[str, Any]], log: Callable[[str], None]) -> bool:
-        finished = full = False
+        finished = full = foreign = False
         for event in stream:
             text = str(event.get("stream") or event.get("status") or "")
             for line in _COLOUR.sub("", text).splitlines():
                 if line.strip():
                     log(line.rstrip())
                 full = full or _NO_SPACE in line.lower()
+                foreign = foreign or bool(_FOREIGN.match(line.strip()))
             finished = finished or text.startswith("Successfully built") or "aux" in event
             if message := event.get("error"):
                 log(str(message))
-                self._refuse(str(message), full)
+                self._refuse(str(message), full, foreign)
         return finished
 
-    def _refuse(self, message: str, full: bool) -> None:
+    def _refuse(self, message: str, full: bool, foreign: bool) -> None:
         if full or _NO_SPACE in message.lower():
             raise DiskError(f"the engine's disk is full: {message}", hint="free space, or 'docker system prune'")
+        if foreign:  # says nothing about the pair
+            raise EngineError(
+                f"the engine at {self.host} cannot run the image's programs, which are for another architecture",
+                hint="take an engine of that architecture, or one that emulates it (binfmt_misc)",
+            )
         if code := _EXIT_CODE.search(message):
             if code[1] in _KILLED:  # by the kernel for memory, or with the engine: says nothing about the pair
                 raise EngineError(f"a build step was killed (exit code {code[1]})", hint="memory? engine stopped? run again")
@@ -187,9 +196,9 @@ class Engine:
         """
         hint = "look whether it is there; [registries] of DRIVER_MIRRORS maps its registry to another"
         try:
-            for message in self._api.pull(image, platform=f"linux/{arch}", stream=True, decode=True):
-                if "error" in message:
-                    raise EngineError(f"{image}: {message['error']}", hint=hint)
+            with contextlib.closing(self._api.pull(image, platform=f"linux/{arch}", stream=True, decode=True)) as said:
+                if error := next((event["error"] for event in said if "error" in event), None):
+                    raise EngineError(f"{image}: {error}", hint=hint)
         except _TROUBLE as error:
             raise EngineError(f"{image} cannot be had ({_reason(error)})", hint=hint) from error
 
@@ -218,8 +227,8 @@ class Engine:
     def pull(self, name: str, digest: str, tag: str, arch: str) -> None:
         """Have image ``name@digest`` for ``arch`` under the local name ``tag``; pulled where the engine lacks that.
 
-        ``digest`` is of one image or of an index. Raises EngineError where it cannot be had, BadFileError where it is for other
-        architectures only. The engine itself checks that the manifest has that digest.
+        ``digest`` is of an image or an index, which the engine checks. Raises EngineError where it cannot be had, BadFileError
+        where it is for others only.
         """
         where = f"{name}@{digest}"
         with self._pulling:  # an engine knows a digest by one image at a time
@@ -228,15 +237,20 @@ class Engine:
                     return
                 if self._machine(where) not in ("", arch):  # an index's other image: "Cannot overwrite digest"
                     self._api.remove_image(where, noprune=True)
-                for event in self._api.pull(where, platform=f"linux/{arch}", stream=True, decode=True):
-                    if message := event.get("error"):
-                        raise _not_pulled(where, arch, str(message))
-                if (there := self._machine(where)) != arch:
-                    raise _other_machine(where, arch, f"it is for {there}")
-                repository, _, mark = tag.rpartition(":")
-                self._api.tag(where, repository, mark)
+                self.pull_for(where, arch)
+                if (there := self._machine(where)) == arch:
+                    repository, _, mark = tag.rpartition(":")
+                    self._api.tag(where, repository, mark)
+                    return
+                why = f"it is for {there}"
+            except EngineError as error:
+                why = error.message.removeprefix(f"{where}: ")
+                if not any(words in why for words in _OTHER_PLATFORM):
+                    raise
             except _TROUBLE as error:
                 raise self._broken(f"pull {where}", error) from error
+        hint = f"give the digest of its image for {arch} in digests of that [[toolchain]], then 'doit update'"
+        raise BadFileError(f"{where} is no image for {arch} ({why})", hint=hint)
 
     def _machine(self, image: str) -> str:
         """The architecture of ``image``; "" where the engine has no such image. Raises what the SDK does."""
@@ -285,17 +299,6 @@ class Engine:
         if _NO_SPACE in reason.lower():
             return DiskError(f"the engine's disk is full: {reason}", hint="free space, or 'docker system prune'")
         return EngineError(f"the engine at {self.host} did not {what} ({reason})", hint="is it running? run ./doit.sh")
-
-
-def _not_pulled(where: str, arch: str, message: str) -> PipelineError:
-    if any(words in message for words in _OTHER_PLATFORM):
-        return _other_machine(where, arch, message)
-    return EngineError(f"{where} could not be pulled: {message}", hint="DRIVER_MIRRORS [registries] names a mirror")
-
-
-def _other_machine(where: str, arch: str, why: str) -> BadFileError:
-    hint = f"give the digest of its image for {arch} in digests of that [[toolchain]], then 'doit update'"
-    return BadFileError(f"{where} is no image for {arch} ({why})", hint=hint)
 
 
 def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:

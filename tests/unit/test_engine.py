@@ -343,5 +343,24 @@ def test_an_index_without_the_architecture_is_refused_the_same_way(
 
 def test_an_image_that_cannot_be_pulled_names_the_mirror(told: tuple[Told, dict[str, Answer]], asked: Asked) -> None:
     told[1].update({"/images/create": streams({"error": "manifest unknown"})})
-    with pytest.raises(EngineError, match=r"could not be pulled: manifest unknown: DRIVER_MIRRORS \[registries\] names a mirror"):
+    with pytest.raises(EngineError, match=r"@sha256:f+: manifest unknown: look whether it is there; \[registries\] of"):
         asked().pull(FEDORA, DIGEST, FROM, "arm64")
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("exec /bin/sh: exec format error\n", EngineError),
+        ("standard_init_linux.go:228: exec user process caused: exec format error\n", EngineError),
+        ("/bin/sh: 1: scripts/basic/fixdep: Exec format error\n", PairFailed),
+    ],
+)
+def test_an_engine_that_cannot_run_an_images_programs_says_nothing_about_the_pair(
+    line: str, error: type[Exception], asked: Asked, context: Path
+) -> None:
+    failed = {"error": "The command '/bin/sh -c set -eu' returned a non-zero code: 1"}
+    engine = asked(_build=streams({"stream": line}, failed))
+    with pytest.raises(error) as raised:
+        engine.build(context, tag="x:y", log=lambda text: None)
+    if error is EngineError:
+        assert "cannot run the image's programs, which are for another architecture: take an engine of that" in str(raised.value)
