@@ -35,6 +35,7 @@ hex() { case $1 in *@sha256:*) echo "${1##*:}" ;; */*:*) cat "$WORLD/store/tags/
 self=$(basename "$0")
 while [ "$1" = --config ]; do log "login $(cat "$2/config.json")"; shift 2; done
 word=$1; shift
+echo "$word" >> "$WORLD/words"
 case $word in
 version) [ ! -e "$WORLD/no-engine" ] || { echo "Cannot connect to the Docker daemon at unix:///d.sock" >&2; exit 1; } ;;
 info) cat "$WORLD/insecure" 2> /dev/null || : ;;
@@ -68,7 +69,7 @@ image)
 images) for dir in "$WORLD"/store/images/*; do [ ! -e "$dir/labels/kernel" ] || basename "$dir"; done ;;
 create) hex "$1" ;;
 cp) cp "$WORLD/store/images/${1%%:*}/files${1#*:}" "$2" ;;
-rm) ;;
+rm) rm -f "$WORLD/left" ;;
 rmi) for last; do :; done; log "rmi $last"; rm -rf "$WORLD/store/images/$last" ;;
 run)
   options=''
@@ -76,25 +77,37 @@ run)
     case $1 in
     --rm) shift ;;
     --env) options="$options $2"; shift 2 ;;
+    --entrypoint) entry=$2; shift 2 ;;
     --*) shift 2 ;;
     *) break ;;
     esac
   done
-  dir=$WORLD/store/images/$1; version=$(cat "$dir/labels/driver")
-  log "run $version $2$(echo "$options" | sed 's/ HOST_ROOT=[^ ]*//; s/ \([A-Z_]*\)/ \1/g')"
+  [ ! -e "$WORLD/no-engine" ] || { echo "Cannot connect to the Docker daemon at unix:///d.sock" >&2; exit 125; }
+  found=$(hex "$1"); export dir="$WORLD/store/images/$found" version options
+  [ -d "$dir" ] || { echo "Error: $1: image not known" >&2; exit 125; }
+  if [ -e "$WORLD/left" ]; then echo 'Error: the container name "nvidia-driver-host" is already in use' >&2; exit 125; fi
+  log container
   [ ! -e "$dir/torn" ] || { echo "Error: layer not known" >&2; exit 125; }
-  if [ -e "$dir/answers/$2" ]; then
-    { read -r status; read -r text; } < "$dir/answers/$2"; echo "nvidia-driver: $text" >&2; exit "$status"
-  fi
-  case $2 in
+  version=$(cat "$dir/labels/driver")
+  shift
+  PATH=$WORLD/inside:$PATH ${entry:-nvidia-driver} "$@" ;;
+*) echo "stand-in engine: no $word" >&2; exit 125 ;;
+esac
+"""
+
+INSIDE: Final = r"""
+log() { echo "$*" >> "$WORLD/log"; }
+log "run $version $1$(echo "$options" | sed 's/ HOST_ROOT=[^ ]*//; s/ \([A-Z_]*\)/ \1/g')"
+if [ -e "$dir/answers/$1" ]; then
+  { read -r status; read -r text; } < "$dir/answers/$1"; echo "nvidia-driver: $text" >&2; exit "$status"
+fi
+case $1 in
   load)
     mkdir -p "$ROOT/sys/module/nvidia"; echo "$version" > "$ROOT/sys/module/nvidia/version"
     echo "nvidia-driver: driver $version is ready: 1 GPU(s)" >&2 ;;
   unload) rm -rf "$ROOT/sys/module/nvidia" ;;
   volume) mkdir -p "$ROOT/var/lib/nvidia-docker/volumes/nvidia_driver/$version/host-bin" ;;
   cdi) mkdir -p "$ROOT/run/cdi"; echo "$version" > "$ROOT/run/cdi/nvidia.yaml" ;;
-  esac ;;
-*) echo "stand-in engine: no $word" >&2; exit 125 ;;
 esac
 """
 
@@ -111,6 +124,7 @@ class Host:
             (self.world / folder).mkdir(parents=True)
         for name in ("podman", "docker"):
             self.program(name, ENGINE)
+        self.program("../world/inside/nvidia-driver", INSIDE)
         for name in ("systemctl", "grub-set-default", "mount", "umount"):
             self.program(name, NOTED)
         self.program("sleep", 'echo "sleep $*" >> "$WORLD/sleeps"')
@@ -243,9 +257,15 @@ class Host:
         lines = file.read_text().splitlines() if file.exists() else []
         return [line for line in lines if not words or line.split()[0] in words]
 
+    def words(self) -> list[str]:
+        """Every word that the engine was started with, in order."""
+        file = self.world / "words"
+        return file.read_text().split() if file.exists() else []
+
     def forget(self) -> None:
         """A fresh log."""
-        (self.world / "log").unlink(missing_ok=True)
+        for name in ("log", "words"):
+            (self.world / name).unlink(missing_ok=True)
 
     def reboot(self, kernel: str = KERNEL) -> None:
         """What a boot clears: /run and the kernel's modules."""

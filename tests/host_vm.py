@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,7 @@ def make_bare_disk(root_tar: Path, folder: Path) -> Disk:
         "docker.service",
         "containerd.service",
         "podman.service",
+        "podman-auto-update.service",
         "podman-auto-update.timer",
         "podman-restart.service",
     ):
@@ -273,10 +274,12 @@ class Vm:
         files: Mapping[str, tuple[int, bytes]] | None = None,
         waits: bool = True,
         control: str = "",
+        disks: Sequence[Path] = (),
     ) -> subprocess.Popen[bytes]:
         """QEMU, started.
 
         ``kernel``: which one, or ``grub`` for the one that the machine's own GRUB starts. ``control``: the port of ``tell``.
+        ``disks``: images of more disks, /dev/vdc and on.
         """
         text = f"CONTROL={control}\n{PRELUDE}{WAITS if waits else ''}{script}\n"
         given: dict[str, tuple[int, bytes]] = {"case/run.sh": (0o755, text.encode()), **(files or {})}
@@ -300,6 +303,7 @@ class Vm:
             "-no-reboot", *start,
             "-drive", f"if=virtio,file={self.folder / 'disk.qcow2'},format=qcow2",
             "-drive", f"if=virtio,file={case},format=raw,readonly=on",
+            *(word for more in disks for word in ("-drive", f"if=virtio,file={more},format=raw")),
             # Without its boot ROM, which takes seconds to find that nothing boots from the network.
             *(("-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=") if network else ("-nic", "none")),
         ]  # fmt: skip

@@ -47,11 +47,12 @@ for held in "$SYSFS"/module/*/holders/"$own"; do
 done
 """,
     "modprobe": r"""
-echo "modprobe $*" >> "$LOG"; for last; do :; done
-[ -e "$HOST_MODULES/$last" ] || exit 1
-mkdir -p "$SYSFS/module/$last"
+echo "modprobe $*" >> "$LOG"; status=0
+while :; do case $1 in -a) shift ;; -d | -S) shift 2 ;; *) break ;; esac; done
+for name; do if [ -e "$HOST_MODULES/$name" ]; then mkdir -p "$SYSFS/module/$name"; else status=1; fi; done
+exit $status
 """,
-    "modinfo": """sed -n 's/^depends: //p' "$3" """,
+    "modinfo": """shift 2; sed -n 's/^depends: //p' "$@" """,
     "dmesg": """cat "$LOG.dmesg" 2> /dev/null || : """,
     "mknod": r"""echo "mknod $*" >> "$LOG"; [ "$1" = -m ] || exit 1; : > "$3" """,
     "mount": """echo "mount $*" >> "$LOG" """,

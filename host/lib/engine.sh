@@ -1,15 +1,20 @@
 # shellcheck shell=sh
 # The container engine: podman or docker, by the words that both know.
 
-# need_engine: ENGINE. A daemon that is still starting is waited for, two minutes at most.
-need_engine() {
+# choose_engine: ENGINE, which is asked nothing.
+choose_engine() {
     case ${DRIVER_RUNTIME:-auto} in
         podman | docker) ENGINE=${DRIVER_RUNTIME} ;;
         auto | '') if command -v podman > /dev/null; then ENGINE=podman; else ENGINE=docker; fi ;;
         *) die 2 "DRIVER_RUNTIME=$DRIVER_RUNTIME is none of auto, podman, docker: see $SETTINGS" ;;
     esac
-    [ -n "$ROOT" ] || [ "$(id -u)" = 0 ] || die 2 "only root can load a driver: use sudo"
     command -v "$ENGINE" > /dev/null || die 34 "$ENGINE is not installed: install podman or docker, or set DRIVER_RUNTIME"
+}
+
+# need_engine: ENGINE, which answers. A daemon that is still starting is waited for, two minutes at most.
+need_engine() {
+    choose_engine
+    [ -n "$ROOT" ] || [ "$(id -u)" = 0 ] || die 2 "only root can load a driver: use sudo"
     waited=0
     until limited 60 "$ENGINE" version > "$SCRATCH/engine" 2>&1; do
         [ "$waited" -lt 120 ] || die 34 "$ENGINE does not answer: $(tail -n 1 "$SCRATCH/engine")"
@@ -89,30 +94,56 @@ copy_out() {
     return "$copied"
 }
 
-# in_image IMAGE SECONDS WORD…: nvidia-driver of the image on this host; its status, REASON its last line, all of it said.
+# What a container that takes several steps runs. A volume (a copy, which a sick disk may hold up) or a specification that fails is told;
+# a driver that does not load ends it.
+# shellcheck disable=SC2016
+STEPS='for step; do
+    status=0
+    if [ "$step" = volume ]; then timeout 600 nvidia-driver volume; else nvidia-driver "$step"; fi || status=$?
+    [ "$status" = 0 ] || [ "$step" != load ] || exit "$status"
+    [ "$status" = 0 ] || echo "nvidia-driver: warning: $step ended $status (the line above says why); going on" >&2
+done'
+
+# in_image IMAGE SECONDS STEP…: nvidia-driver of the image on this host, every step in one container: the start of one takes longer
+# than most steps. Status of the step that counts, REASON its last line, all of it said.
 # Under SELinux a container's own type may neither insert modules nor make nodes: label=disable is what podman and docker both know.
 in_image() {
-    image=$1 seconds=$2
+    image=$1 seconds=$2 told=$*
     shift 2
-    limited 60 "$ENGINE" rm -f nvidia-driver-host > /dev/null 2>&1 || :
     mkdir -p "$STATE" "$ROOT/var/lib/nvidia-docker" "$ROOT/run/cdi" "$ROOT/run/nvidia-persistenced" "$ROOT/run/nvidia-fabricmanager"
     handed=''
     for name in $HANDED; do
         eval "[ -z \"\$$name\" ] || export $name"
         eval "[ -z \"\$$name\" ] || handed=\"\$handed --env $name\""
     done
+    if [ $# -gt 1 ]; then set -- --entrypoint sh "$image" -c "$STEPS" nvidia-driver "$@"; else set -- "$image" "$1"; fi
+    [ -z "${QUICK:-}" ] || set -- --pull never "$@"
     status=0
+    contain "$@" || status=$?
+    if is_engines "$status" && grep -qE 'already in use|[Cc]onflict' "$SCRATCH/said"; then
+        # A boot that was cut short left it.
+        limited 60 "$ENGINE" rm -f nvidia-driver-host > /dev/null 2>&1 || :
+        status=0
+        contain "$@" || status=$?
+    fi
+    REASON=$(sed -n -e '/[^[:space:]]/h' -e '$ { g' -e 's/^nvidia-driver: //' -e p -e '}' "$SCRATCH/said" | cut -c 1-600)
+    is_engines "$status" && [ -n "${QUICK:-}" ] || sed 's/^/  /' "$SCRATCH/said" >&2
+    [ "$status" != 124 ] || REASON="'nvidia-driver ${told#* * }' did not end within $seconds s"
+    return "$status"
+}
+
+# is_engines STATUS: whether it is the engine's own and says that nothing ran.
+is_engines() { case $1 in 125 | 126 | 127) return 0 ;; *) return 1 ;; esac; }
+
+# contain WORD…: one container of ours, by the words of run; what it says in $SCRATCH/said.
+contain() {
     # shellcheck disable=SC2086
-    limited "$seconds" "$ENGINE" run --rm --name nvidia-driver-host --net none --pid host --cap-drop ALL \
+    limited "$seconds" "$ENGINE" run --rm --log-driver none --name nvidia-driver-host --net none --pid host --cap-drop ALL \
         --cap-add SYS_MODULE --cap-add MKNOD --cap-add SYSLOG --cap-add CHOWN --cap-add FOWNER --cap-add DAC_OVERRIDE --cap-add SYS_PTRACE \
         --cap-add KILL --security-opt label=disable --security-opt apparmor=unconfined --security-opt seccomp=unconfined \
         --device-cgroup-rule 'c *:* rwm' --volume /:/host:ro --volume /sys:/sys --volume /dev:/dev \
         --volume "$STATE:/host/var/lib/nvidia-driver" --volume "$ROOT/var/lib/nvidia-docker:/host/var/lib/nvidia-docker" \
         --volume "$ROOT/run/cdi:/run/cdi" --volume "$ROOT/run/nvidia-persistenced:/run/nvidia-persistenced" \
         --volume "$ROOT/run/nvidia-fabricmanager:/run/nvidia-fabricmanager" \
-        --env HOST_ROOT=/host $handed "$image" "$@" > "$SCRATCH/said" 2>&1 || status=$?
-    sed 's/^/  /' "$SCRATCH/said" >&2
-    REASON=$(grep -v '^[[:space:]]*$' "$SCRATCH/said" | tail -n 1 | sed 's/^nvidia-driver: //' | cut -c 1-600)
-    [ "$status" != 124 ] || REASON="'nvidia-driver $*' did not end within $seconds s"
-    return "$status"
+        --env HOST_ROOT=/host $handed "$@" > "$SCRATCH/said" 2>&1
 }

@@ -14,6 +14,7 @@ check_rivals() {
     for file in "$ROOT"/usr/lib/extension-release.d/extension-release.flatcar-nvidia-drivers*; do
         [ ! -e "$file" ] || die 2 "the system extension ${file##*/extension-release.} is merged and brings its own driver: take its line out of /etc/flatcar/enabled-sysext.conf, reboot, then use this"
     done
+    case $OS in flatcar | container-linux) ;; *) return 0 ;; esac
     ! limited 30 systemctl is-active --quiet nvidia.service 2> /dev/null ||
         die 2 "Flatcar's own nvidia.service runs and brings its own driver: 'systemctl mask --now nvidia.service', reboot"
 }
@@ -36,8 +37,22 @@ boot() {
         die 10 "no NVIDIA GPU in this machine: nothing to load"
     fi
     check_rivals
+    choose_engine
+    load_here
     need_engine
     bring_up
+}
+
+# load_here: what is pinned and here is loaded with nothing else asked of the engine, whose every start takes a second or more of a
+# boot. Comes back where there is no pin, or the engine runs nothing: no image, no daemon yet, a torn store; the long way tells which.
+load_here() {
+    read_pin "$(pin_file "$KERNEL" "$DRIVER_VERSION")" || return 0
+    IMAGE=$REPOSITORY@$PIN failed=0 QUICK=1
+    run_image || failed=$?
+    QUICK=''
+    ! is_engines "$failed" || return 0
+    conclude
+    exit 0
 }
 
 # bring_up: the wanted driver, else the fallbacks in their order; the first that is to be had is loaded.
@@ -77,6 +92,11 @@ bring_up() {
 load_pinned() {
     failed=0
     load_image || failed=$?
+    conclude
+}
+
+# conclude: after PIN was loaded, or ended with FAILED.
+conclude() {
     case $failed in
         0) return 0 ;;
         # What another image of the same kernel cannot change: no GPU, another driver loaded, busy, taken, lockdown, fabric.
@@ -99,36 +119,49 @@ load_pinned() {
 # load_image: IMAGE of PIN. An engine that cannot run it (a store that a power cut has torn) gets it anew, once.
 load_image() {
     ran=0
-    in_image "$IMAGE" 600 volume || ran=$?
-    case $ran in
-        0) ;;
-        125 | 126 | 127)
-            say "$ENGINE cannot run $PIN ($REASON): removing it and pulling it again"
-            limited 120 "$ENGINE" rmi -f "$IMAGE" > /dev/null 2>&1 || :
-            pull "$REPOSITORY@$PIN" "$(pull_time "$((${until:-0} - $(now)))")" || return $?
-            image_of "$PIN" || return 34
-            ran=0
-            in_image "$IMAGE" 600 volume || ran=$?
-            case $ran in 125 | 126 | 127) return 34 ;; esac
-            ;;
-    esac
-    [ "$ran" = 0 ] || warn "the volume nvidia_driver_$VERSION is not filled: $REASON"
-    label_volume
-    # The Fabric Manager must outlive the container that loads: where the volume holds it, it runs on the host.
-    fabric=''
-    if has_switch && [ "${NVIDIA_FABRICMANAGER:-image}" = image ] && [ -x "$ROOT$VOLUMES/$VERSION/host-bin/nv-fabricmanager" ]; then
-        fabric=1 NVIDIA_FABRICMANAGER=host
-    fi
+    run_image || ran=$?
+    is_engines "$ran" || return "$ran"
+    say "$ENGINE cannot run $PIN ($REASON): removing it and pulling it again"
+    need_engine
+    limited 120 "$ENGINE" rmi -f "$IMAGE" > /dev/null 2>&1 || :
+    pull "$REPOSITORY@$PIN" "$(pull_time "$((${until:-0} - $(now)))")" || return $?
+    image_of "$PIN" || return 34
     ran=0
-    in_image "$IMAGE" 300 load || ran=$?
-    [ -z "$fabric" ] || NVIDIA_FABRICMANAGER=image
-    [ "$ran" = 0 ] || return "$ran"
-    [ -z "$fabric" ] || start_fabric || return $?
+    run_image || ran=$?
+    ! is_engines "$ran" || return 34
+    return "$ran"
+}
+
+# run_image: volume, modules and CDI specification out of IMAGE, in one container.
+run_image() {
+    if has_switch && [ "${NVIDIA_FABRICMANAGER:-image}" = image ]; then
+        run_with_fabric || return $?
+    else
+        in_image "$IMAGE" 1020 volume load cdi || return $?
+        label_volume
+    fi
     keep "$(good_file "$KERNEL")" "$PIN $HOW $VERSION $TAG"
     keep "$STATE/last-good" "$VERSION $PIN"
     offer
     outcome 0 "$VERSION is loaded"
     say "driver $VERSION is loaded on $KERNEL ($PIN)"
+}
+
+# run_with_fabric: the Fabric Manager must outlive the container that loads: where the volume holds it, it runs on the host, after the
+# modules and before the specification, which has its socket.
+run_with_fabric() {
+    fabric='' ran=0
+    in_image "$IMAGE" 600 volume || ran=$?
+    ! is_engines "$ran" || return "$ran"
+    [ "$ran" = 0 ] || warn "the volume nvidia_driver_$VERSION is not filled: $REASON"
+    label_volume
+    if [ -x "$ROOT$VOLUMES/$VERSION/host-bin/nv-fabricmanager" ]; then fabric=1 NVIDIA_FABRICMANAGER=host; fi
+    ran=0
+    in_image "$IMAGE" 300 load || ran=$?
+    [ -z "$fabric" ] || NVIDIA_FABRICMANAGER=image
+    [ "$ran" = 0 ] || return "$ran"
+    [ -z "$fabric" ] || start_fabric || return $?
+    in_image "$IMAGE" 120 cdi || warn "no CDI specification: $REASON"
 }
 
 no_fabric() { REASON="the driver is loaded, and NVSwitch needs the Fabric Manager, which did not start: $1" && say "$REASON"; }
@@ -152,9 +185,8 @@ label_volume() {
     limited 300 chcon -R -t container_ro_file_t "$ROOT$VOLUMES/$VERSION" || warn "the volume's SELinux type cannot be set: see docs/host.md"
 }
 
-# offer: the CDI specification, and nvidia-smi for the host.
+# offer: nvidia-smi for the host.
 offer() {
-    in_image "$IMAGE" 120 cdi || warn "no CDI specification: $REASON"
     [ -d "$ROOT$VOLUMES/$VERSION/host-bin" ] || return 0
     ln -sfn "$VOLUMES/$VERSION" "$STATE/current.new" && mv -fT "$STATE/current.new" "$STATE/current" 2> /dev/null ||
         ln -sfn "$VOLUMES/$VERSION" "$STATE/current"

@@ -21,7 +21,7 @@ first_line() {
 
 # keep FILE TEXT: whole or not at all, so that a power cut leaves the old text or the new one.
 keep() {
-    mkdir -p "${1%/*}" && printf '%s\n' "$2" > "$1.new" && mv -f "$1.new" "$1" || die 1 "cannot write $1: is the disk full, or read-only?"
+    { [ -d "${1%/*}" ] || mkdir -p "${1%/*}"; } && printf '%s\n' "$2" > "$1.new" && mv -f "$1.new" "$1" || die 1 "cannot write $1: is the disk full, or read-only?"
 }
 
 json_escape() { tr -d '\000-\011\013-\037' | sed 's/[\\"]/\\&/g'; }

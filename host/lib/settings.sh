@@ -13,6 +13,9 @@ read_settings() {
     for name in $KNOWN $HANDED; do eval ": \"\${$name=}\""; done
     [ -r "$SETTINGS" ] || return 0
     number=0
+    # shellcheck disable=SC2086
+    set -- $KNOWN $HANDED
+    names=" $* "
     while IFS= read -r line || [ -n "$line" ]; do
         number=$((number + 1))
         case $line in
@@ -25,7 +28,7 @@ read_settings() {
             \"*\") value=${value#\"} value=${value%\"} ;;
             \'*\') value=${value#\'} value=${value%\'} ;;
         esac
-        case " $(printf '%s' "$KNOWN $HANDED" | tr '\n' ' ') " in
+        case $names in
             *" $name "*) ;;
             *) warn "$SETTINGS: line $number sets $name, which is no setting: see 'nvidia-driver-host help'"; continue ;;
         esac

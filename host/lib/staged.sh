@@ -29,7 +29,13 @@ staged_ostree() {
     [ -n "$NEXT" ] || NEXT_WHY="deployment ${deployment#* } is staged, and its kernel is not to be seen below $directory"
 }
 
-tag_of_release() { [ ! -r "$1" ] || NEXT_OS_TAG=$(os_release ID "$1")$(os_release VERSION_ID "$1"); }
+tag_of_release() {
+    [ -r "$1" ] || return 0
+    os_release ID "$1"
+    NEXT_OS_TAG=$FOUND
+    os_release VERSION_ID "$1"
+    NEXT_OS_TAG=$NEXT_OS_TAG$FOUND
+}
 
 # update_engine: the value of CURRENT_OP; NEW_VERSION is of no use, since it is 0.0.0 after a restart of the engine.
 update_operation() { limited 60 update_engine_client -status 2> /dev/null | sed -n 's/^CURRENT_OP=//p'; }

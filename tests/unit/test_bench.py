@@ -110,9 +110,37 @@ def test_the_bytes_that_a_host_pulled_are_those_that_the_registry_wrote(tmp_path
     assert written == 70_000
 
 
+def test_a_portion_is_every_16th_object_by_its_own_command(tmp_path: Path) -> None:
+    """The script that both sides run, with a compiler that notes what it was told."""
+    root, noted = tmp_path / "root", tmp_path / "noted"
+    (root / "nvidia").mkdir(parents=True)
+    for number in range(20):
+        words = f"-Wp,-MMD,{root}/nvidia/.o{number:02}.o.d -O2 -c -o {root}/nvidia/o{number:02}.o {root}/nvidia/o{number:02}.c"
+        check = f"; ./objtool {root}/nvidia/o{number:02}.o" if number % 2 else ""
+        (root / f"nvidia/.o{number:02}.o.cmd").write_text(
+            f"cmd_{root}/nvidia/o{number:02}.o := gcc {words} {check}\n\nsource_x := y\n"
+        )
+    (root / "nvidia/.all.o.cmd").write_text(f"cmd_{root}/nvidia/all.o := ld -r -o {root}/nvidia/all.o one.o two.o\n")
+    compiler = tmp_path / "gcc"
+    compiler.write_text(f'#!/bin/sh\necho "$*" >> {noted}\nwhile [ "$1" != -o ]; do shift; done; : > "$2"\n')
+    compiler.chmod(0o755)
+    script = host.PORTION.replace("/lib/modules/KERNEL/build", str(root)).replace("EVERY", "16")
+    script = script.replace("/build/nvidia", str(root)).replace("/tmp/portion", str(tmp_path / "portion"))
+    done = subprocess.run(
+        ["sh", "-c", script], check=True, capture_output=True, text=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    )
+    assert host.portion(done.stdout)[:2] == (2, 20)
+    out = tmp_path / "portion"
+    wanted = {f"-O2 -c -o {out}/1.o {root}/nvidia/o00.c", f"-O2 -c -o {out}/17.o {root}/nvidia/o16.c"}
+    assert {" ".join(line.split()) for line in noted.read_text().splitlines()} == wanted
+
+
 def test_figures_of_a_host_are_told_as_how_often_compiling_takes_that_long() -> None:
     """bench.host itself needs a virtual machine and minutes: its figures are in docs/performance.md."""
-    told = host.report(host.Figures(95.0, 4.0, 19.0, 10.0, 53_000_000, 52_000_000, 390_000_000))
-    assert "image present | 4.0 | 23.8 times that |" in told
-    assert "image pulled | 19.0 | 5.0 times that |" in told
+    figures = host.Figures(95.0, host.Portion(12, 190, 3.0, 36.0), 4.0, 19.0, 10.0, 53_000_000, 52_000_000, 390_000_000)
+    told = host.report(figures)
+    assert "| image present | 4.0 | 23.8 times that | 285 times that |" in told
+    assert "| image pulled | 19.0 | 5.0 times that | 60 times that |" in told
+    assert "| 36.00 | measured: 12.0 times as long |" in told
+    assert "| 1140 | computed: 95.0 s times 12.0 |" in told
     assert "52.0 MB of an image of 390.0 MB are its own, 53.0 MB went over the wire" in told

@@ -60,6 +60,43 @@ def test_a_second_boot_asks_no_registry(host: Host) -> None:
     assert host.log("pull") == []
 
 
+def test_with_the_image_here_a_boot_starts_one_container_and_asks_the_engine_nothing_else(host: Host) -> None:
+    host.run("boot")
+    host.reboot()
+    host.run("boot")
+    assert host.words() == ["run"]
+    assert [line.split()[2] for line in host.log("run")] == ["volume", "load", "cdi"]
+    assert host.read("run/cdi/nvidia.yaml") == A
+
+
+def test_a_container_that_a_power_cut_left_is_removed_and_no_obstacle(host: Host) -> None:
+    host.run("boot")
+    host.reboot()
+    (host.world / "left").touch()
+    host.run("boot")
+    assert host.words() == ["run", "rm", "run"]
+    assert host.loaded == A
+
+
+def test_an_engine_that_does_not_answer_yet_is_waited_for_though_the_image_is_pinned(host: Host) -> None:
+    host.run("boot")
+    host.reboot()
+    (host.world / "no-engine").touch()
+    host.program("sleep", 'rm -f "$WORLD/no-engine"')
+    host.run("boot")
+    assert host.words() == ["run", "version", "version", "image", "run"]
+    assert host.loaded == A
+
+
+def test_a_volume_or_a_specification_that_fails_is_told_and_the_driver_is_loaded(host: Host) -> None:
+    host.answers(host.a, "volume", 1, "volume: cannot copy: is the disk full?")
+    host.answers(host.a, "cdi", 10, "cdi: the driver serves no GPU")
+    said = host.run("boot")
+    assert "is the disk full?\n  nvidia-driver: warning: volume ended 1 (the line above says why); going on" in said
+    assert "warning: cdi ended 10" in said
+    assert host.loaded == A
+
+
 def test_a_registry_that_comes_up_late_is_waited_for_with_growing_pauses(host: Host) -> None:
     host.down(tries=3)
     said = host.run("boot")

@@ -49,7 +49,7 @@ def test_every_program_that_may_hang_runs_under_a_limit(host: Host, runtime: str
 
 def test_a_program_that_reached_its_limit_is_named(host: Host) -> None:
     host.program("timeout", '[ "$3" != run ] || exit 124; shift; exec "$@"')
-    assert "'nvidia-driver load' did not end within 300 s" in host.run("boot", status=124)
+    assert "'nvidia-driver volume load cdi' did not end within 1020 s" in host.run("boot", status=124)
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: str(unit.name))
