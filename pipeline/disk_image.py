@@ -19,7 +19,7 @@ from typing import IO, Final
 from .errors import DiskError, IntegrityError
 from .ext4 import SUPERBLOCK_AT, Ext4
 from .limits import MAX_UNPACKED
-from .unpacking import DAMAGE, HINT, Entry, unpacked
+from .unpacking import DAMAGE, HINT, Entry, unpacked, within
 
 _SECTOR: Final = 512
 _BLOCK: Final = 1 << 20
@@ -111,5 +111,4 @@ def _root(disk: IO[bytes], what: str) -> Ext4:
 def entries(path: Path, directories: list[str], scratch: Path, limit: int = MAX_UNPACKED) -> Iterator[Entry]:
     """Everything below ``directories`` of the image's root, each once, under real names. Raises as ``opened`` does."""
     with opened(path, scratch, limit) as root:
-        for directory in directories:
-            yield from root.walk(directory)
+        yield from within((entry for directory in directories for entry in root.walk(directory)), limit, path.name)

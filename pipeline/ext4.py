@@ -211,19 +211,21 @@ class Ext4:
         """Everything in directory ``path`` and below, sorted, under its real name. Raises IntegrityError."""
         found = self.resolve(path)
         if found is not None:
-            yield from self._walk(*found, {found[1]}, {})
+            yield from self._walk(*found, 1, {found[1]}, {})
 
-    def _walk(self, path: str, number: int, above: set[int], files: dict[int, str]) -> Iterator[Entry]:
-        if len(above) > _MAX_FOLDERS:
+    def _walk(self, path: str, number: int, depth: int, folders: set[int], files: dict[int, str]) -> Iterator[Entry]:
+        """``folders`` and ``files``: the inodes that were there before; a directory has one place, a file may have several."""
+        if depth > _MAX_FOLDERS:
             raise self._bad(f"directories more than {_MAX_FOLDERS} deep")
         for name, inner in sorted(self._folder(self._inode(number)).items()):
             whole, inode = posixpath.join(path, name), self._inode(inner)
             mode = stat.S_IMODE(inode.mode)
             if stat.S_ISDIR(inode.mode):
-                if inner in above:
-                    raise self._bad(f"directory '{whole}' holds itself")
+                if inner in folders:
+                    raise self._bad(f"directory '{whole}' has another place too, or holds itself")
+                folders.add(inner)
                 yield Entry(whole, mode, "directory")
-                yield from self._walk(whole, inner, above | {inner}, files)
+                yield from self._walk(whole, inner, depth + 1, folders, files)
             elif stat.S_ISLNK(inode.mode):
                 yield Entry(whole, mode, "link", target=relative(whole, self._target(inode), self._what))
             elif not stat.S_ISREG(inode.mode):

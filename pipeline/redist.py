@@ -15,7 +15,7 @@ from typing import IO, Final, cast
 
 from .errors import IntegrityError
 from .limits import MAX_UNPACKED
-from .unpacking import HINT, Entry, damaged, from_tar, unpacked
+from .unpacking import HINT, Entry, damaged, from_tar, unpacked, within
 
 _NAME: Final = re.compile(r"((?:nvidia_driver|fabricmanager)-linux-[a-z0-9_]+-([0-9.]+)-archive)\.tar\.xz")
 
@@ -41,7 +41,7 @@ def entries(path: Path, limit: int = MAX_UNPACKED) -> Iterator[Entry]:
     top = _parts(path.name)[0]
     with path.open("rb") as file:
         stream = unpacked(cast("IO[bytes]", file), path.name, limit)
-        for entry in damaged(path.name, from_tar(stream, path.name)):
+        for entry in damaged(path.name, within(from_tar(stream, path.name), limit, path.name)):
             if entry.name == top:
                 continue
             name = _below(entry.name, top, path.name)

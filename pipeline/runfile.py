@@ -15,7 +15,7 @@ from typing import IO, Final, cast
 
 from .errors import IntegrityError
 from .limits import MAX_UNPACKED
-from .unpacking import HINT, Entry, Window, damaged, from_tar, packing, unpacked
+from .unpacking import HINT, Entry, Window, damaged, from_tar, packing, unpacked, within
 
 _SCRIPT: Final = 1 << 20
 """Bytes in which the script must end; makeself's is 20 kB, NVIDIA's 15 kB."""
@@ -127,7 +127,7 @@ def entries(path: Path, limit: int = MAX_UNPACKED) -> Iterator[Entry]:
     with path.open("rb") as file:
         window = Window(file, at, path.stat().st_size - at, path.name)
         stream = unpacked(cast("IO[bytes]", window), path.name, limit)
-        yield from damaged(path.name, from_tar(stream, path.name))
+        yield from damaged(path.name, within(from_tar(stream, path.name), limit, path.name))
 
 
 def read(path: Path, limit: int = MAX_UNPACKED) -> tuple[Manifest, Mapping[str, tuple[int, int]]]:

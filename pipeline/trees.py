@@ -23,7 +23,7 @@ from .errors import IntegrityError, PairFailed
 from .inputs import Inputs
 from .limits import MAX_UNPACKED
 from .tree import Make, Tree, is_tarball
-from .unpacking import HINT, Entry, from_tar, relative, renamed, to_tar, unpacked
+from .unpacking import HINT, Entry, from_tar, relative, renamed, to_tar, unpacked, within
 
 CACHE: Final = Path("build/trees")
 KEEP: Final = 16
@@ -124,7 +124,8 @@ def _developer_container(path: Path, kernel: str, scratch: Path, limit: int) -> 
             if found is None or any(found[0] == other or found[0].startswith(f"{other}/") for other in done):
                 continue
             done.append(found[0])
-            yield from renamed(root.walk(found[0]), lambda name: f"usr/{name}" if name.startswith("lib/") else name)
+            files = within(root.walk(found[0]), limit, path.name)
+            yield from renamed(files, lambda name: f"usr/{name}" if name.startswith("lib/") else name)
         for link in ("build", "source"):
             found = root.resolve(f"{home}/{link}") or root.resolve(f"{home}/build")
             assert found is not None
@@ -143,7 +144,7 @@ def _source(paths: Sequence[Path], kernel: str, limit: int) -> Iterator[Entry]:
                 continue
             stream = unpacked(cast("IO[bytes]", file), path.name, limit)
             own = path.name.removesuffix(".tar.xz")
-            for entry in from_tar(stream, path.name):
+            for entry in within(from_tar(stream, path.name), limit, path.name):
                 yield from renamed([_of_own(entry, own, path.name)], lambda name: _below(name, f"usr/src/kernels/{kernel}"))
 
 

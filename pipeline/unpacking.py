@@ -73,10 +73,7 @@ class Bounded(io.RawIOBase):
             raise
         self._count += len(data)
         if self._count > self._limit:
-            raise IntegrityError(
-                f"{self._what} unpacks to more than {self._limit} bytes",
-                hint="raise max_unpacked in versions.toml if that is right",
-            )
+            raise _too_large(self._what, self._limit)
         view[: len(data)] = data
         return len(data)
 
@@ -201,6 +198,25 @@ def damaged(what: str, entries: Iterator[Entry]) -> Iterator[Entry]:
         if error.errno is None:  # bz2's and gzip's word for damaged data
             raise IntegrityError(f"{what} is damaged ({error})", hint=HINT) from error
         raise DiskError(f"{error.filename or what}: {error.strerror}", hint="free some disk space") from error
+
+
+def within(entries: Iterable[Entry], limit: int, what: str) -> Iterator[Entry]:
+    """``entries``, whose files have at most ``limit`` bytes together; more raises IntegrityError.
+
+    The bytes that were unpacked say too little: a hole in a file (a sparse member of a tar, a file system's) has none.
+    """
+    count = 0
+    for entry in entries:
+        count += entry.size
+        if count > limit:
+            raise _too_large(what, limit)
+        yield entry
+
+
+def _too_large(what: str, limit: int) -> IntegrityError:
+    return IntegrityError(
+        f"{what} unpacks to more than {limit} bytes", hint="raise max_unpacked in versions.toml if that is right"
+    )
 
 
 def renamed(entries: Iterable[Entry], name: Callable[[str], str]) -> Iterator[Entry]:

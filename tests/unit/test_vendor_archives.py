@@ -6,6 +6,7 @@ Made here by the vendors' own programs (rpmbuild, mke2fs and sfdisk, makeself) a
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import random
 import shutil
@@ -258,6 +259,44 @@ def test_a_bomb_is_refused_at_the_limit(kind: str, tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match=f"unpacks to more than {LIMIT} bytes: raise max_unpacked"):
         to_tar(READERS[kind](path, scratch, LIMIT), scratch / "out.tar")
     assert not list(scratch.iterdir())
+
+
+@pytest.mark.parametrize("form", ["gnu", "pax"])
+def test_holes_in_a_run_file_count_as_what_they_unpack_to(form: str, run: Path, tmp_path: Path) -> None:
+    """Ten kilobytes of tar that would be 80 MiB on the disk."""
+    with (tmp_path / "zeros").open("wb") as file:
+        file.truncate(80 * MIB)
+    packing.run("tar", "-C", tmp_path, "--sparse", f"--format={form}", "-cf", tmp_path / "holes.tar", "zeros")
+    (tmp_path / "zeros").unlink()
+    holes = (tmp_path / "holes.tar").read_bytes()
+    assert len(holes) < MIB
+    path = tmp_path / "holes.run"
+    path.write_bytes(run.read_bytes()[: runfile.payload_at(run)] + lzma.compress(holes))
+    with pytest.raises(IntegrityError, match=f"holes.run unpacks to more than {LIMIT} bytes"):
+        to_tar(runfile.entries(path, LIMIT), tmp_path / "out.tar")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["holes.run", "holes.tar"]
+
+
+def test_holes_in_a_file_system_count_as_what_they_unpack_to(tmp_path: Path) -> None:
+    (tmp_path / "root/usr").mkdir(parents=True)
+    with (tmp_path / "root/usr/zeros").open("wb") as file:
+        file.truncate(80 * MIB)
+    path = packing.disk_image(tmp_path / "root", tmp_path / "holes.bin.x", megabytes=16)
+    with pytest.raises(IntegrityError, match=f"unpacks to more than {LIMIT} bytes"):
+        to_tar(disk_image.entries(path, ["usr"], tmp_path, LIMIT), tmp_path / "out.tar")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, "root"]
+
+
+def test_a_directory_with_two_places_is_refused_not_walked_twice(tmp_path: Path) -> None:
+    """Two in each of sixty-four, and there is no end of them."""
+    from pipeline.ext4 import Ext4
+
+    (tmp_path / "root/usr/a").mkdir(parents=True)
+    system = tmp_path / "ext4"
+    packing.run("mke2fs", "-q", "-t", "ext4", "-d", tmp_path / "root", system, "4M")
+    packing.run("debugfs", "-w", "-R", "link /usr/a /usr/b", system)
+    with system.open("rb") as file, pytest.raises(IntegrityError, match="directory 'usr/b' has another place too"):
+        list(Ext4(file, 0, "ext4").walk("usr"))
 
 
 def test_an_rpm_with_another_payload_is_refused(rpm: Path, tmp_path: Path) -> None:
