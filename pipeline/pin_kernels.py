@@ -44,7 +44,9 @@ def fedora(release: Release, means: Means) -> Kernel | Unpinned:
     name = f"fedora-{revision.rpartition('.fc')[2]}"
     if (name, release.arch) not in {(t.name, t.arch) for t in means.lock.toolchains}:
         return Unpinned(f"no toolchain {name} for {release.arch}: give its image in a [[toolchain]] of versions.toml")
-    places = {package: kernel_rpm_urls(kernel, package) for package in ("kernel-devel", "kernel-core", "kernel-modules-core")}
+    keys = [key.fingerprint for key in means.keys]
+    packages = ("kernel-devel", "kernel-core", "kernel-modules-core")
+    places = {package: kernel_rpm_urls(kernel, package, keys) for package in packages}
     return of_rpms(release, name, places, means, optional=("kernel-modules-core",))  # before Fedora 38 a part of kernel-core
 
 
@@ -59,22 +61,35 @@ def of_rpms(
     keys, pins = keyring(means.keys, means.get), []
     for package, urls in places.items():
         try:
-            taken = _rpm(package, release.kernel, urls, keys, means)
+            taken, places_of = _rpm(package, release.kernel, urls, keys, means)
         except NotFoundError:
             if package not in optional:
                 raise
         else:
-            pins.append(taken.pin(package, release.kernel.rpartition(".")[0], "vendor-sum", urls))
+            pins.append(taken.pin(package, release.kernel.rpartition(".")[0], "vendor-sum", places_of))
     return _kernel(release, toolchain, "rpms", (pins[0],), tuple(pins[1:]))
 
 
-def _rpm(package: str, kernel: str, urls: Sequence[str], keys: Keys, means: Means) -> Taken:
+def _rpm(package: str, kernel: str, urls: Sequence[str], keys: Keys, means: Means) -> tuple[Taken, Sequence[str]]:
+    """The signed package, and the places that may have it: one that has an unsigned one is passed over."""
     assert means.take is not None
     taken = means.take(urls, _MAX_RPM)
-    said = rpms.verify(taken.path, keys)
+    try:
+        said = rpms.verify(taken.path, keys)
+    except rpms.UnsignedError:
+        at = urls.index(taken.url)
+        if not (after := urls[at + 1 :]):
+            raise
+        try:
+            signed, places = _rpm(package, kernel, after, keys, means)
+        except NotFoundError as error:
+            raise IntegrityError(
+                f"{taken.url} is not signed, and no other place has it: {error.message}", hint="nothing of it is used"
+            ) from error
+        return signed, (*urls[:at], *places)
     if said.nvra != f"{package}-{kernel}":
         raise IntegrityError(f"{taken.url} holds {said.nvra}", hint="nothing of it is used")
-    return taken
+    return taken, urls
 
 
 def flatcar(release: Release, means: Means) -> Kernel | Unpinned:

@@ -35,6 +35,10 @@ _CPIO: Final = (b"070701", b"070702")
 _MAX_NAME: Final = 4096
 
 
+class UnsignedError(IntegrityError):
+    """A package that nobody signed, where keys are asked for."""
+
+
 @dataclass(frozen=True)
 class Rpm:
     """What one package says of itself. ``header`` are the bytes that ``signature`` is about; offsets are in the file."""
@@ -104,7 +108,8 @@ def installed(blob: bytes, what: str) -> tuple[str, str]:
 def verify(path: Path, keys: gpg.Keys | None) -> Rpm:
     """The package, once its payload has the digest that its header says, and, with ``keys``, one of those signed the header.
 
-    Raises IntegrityError where that is not so. Packages without digests (before rpm 4.14) are refused.
+    Raises IntegrityError where that is not so, UnsignedError of it where nobody signed. Packages without digests (before rpm
+    4.14) are refused.
     """
     package = read(path)
     if not package.header_sha256 or not package.payload_sha256:
@@ -118,7 +123,7 @@ def verify(path: Path, keys: gpg.Keys | None) -> Rpm:
         raise IntegrityError(f"{path.name}: its payload is not the one its header names", hint=HINT)
     if keys is not None:
         if not package.signature:
-            raise IntegrityError(
+            raise UnsignedError(
                 f"{path.name} is not signed", hint="Koji keeps unsigned builds too; another place has the signed one"
             )
         gpg.verify(package.header, package.signature, keys, path.name)

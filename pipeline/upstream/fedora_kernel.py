@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import quote
 
@@ -51,18 +52,21 @@ def split(kernel: str) -> tuple[str, str, str]:
     return version, release, arch
 
 
-def kernel_rpm_urls(kernel: str, package: str = "kernel-devel") -> tuple[str, ...]:
+def kernel_rpm_urls(kernel: str, package: str = "kernel-devel", keys: Iterable[str] = ()) -> tuple[str, ...]:
     """Where ``package`` of exactly this kernel may lie, in the order to try: build system, updates, releases, archive.
 
-    Koji drops unsigned builds and the repositories keep the newest only, so each of them may answer 404. Never another
-    Fedora's or another revision's package, as ublue-os/akmods tries: its modules would carry a wrong vermagic.
-    Raises UpstreamDataError for a kernel that is not Fedora's.
+    Koji has a build as it left the builder, unsigned, and apart from it a copy signed by each key (koji, PathInfo.signed():
+    ``data/signed/<the last eight digits>``): with fingerprints in ``keys`` those come first. It drops old builds, and the
+    repositories keep the newest only, so each place may answer 404. Never another Fedora's or another revision's package, as
+    ublue-os/akmods tries: its modules would carry a wrong vermagic. Raises UpstreamDataError for a kernel that is not Fedora's.
     """
     version, release, arch = split(kernel)
     fedora = release.rpartition(".fc")[2]
     file = quote(f"{package}-{kernel}.rpm", safe="~")
+    build = f"{KOJI}/{version}/{quote(release, safe='~')}"
     return (
-        f"{KOJI}/{version}/{quote(release, safe='~')}/{arch}/{file}",
+        *dict.fromkeys(f"{build}/data/signed/{key[-8:].lower()}/{arch}/{file}" for key in keys),
+        f"{build}/{arch}/{file}",
         f"{REPOSITORIES}/updates/{fedora}/Everything/{arch}/Packages/k/{file}",
         f"{REPOSITORIES}/releases/{fedora}/Everything/{arch}/os/Packages/k/{file}",
         f"{UPDATES_ARCHIVE}/{fedora}/{arch}/{file}",

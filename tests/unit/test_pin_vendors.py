@@ -81,6 +81,10 @@ class Vendor:
         self.files[f"{url}.DIGESTS"] = digests.encode()
 
 
+def key_id(vendor: Vendor) -> str:
+    return fingerprint(vendor.key)[-8:].lower()
+
+
 def fingerprint(key: Key) -> str:
     listed = key._gpg("--list-keys", "--with-colons").decode().splitlines()
     return next(line.split(":")[9] for line in listed if line.startswith("fpr:"))
@@ -156,7 +160,8 @@ def test_a_fedora_kernel_is_pinned_from_the_build_system_with_every_other_place_
     )
     (headers,), (image,) = kernel.headers, kernel.image
     assert headers.sha256 == hashlib.sha256(rpms["kernel-devel"]).hexdigest()
-    assert headers.urls == kernel_rpm_urls(FEDORA)
+    signed = f"https://kojipkgs.fedoraproject.org/packages/kernel/6.1.176/200.fc44/data/signed/{key_id(vendor)}/x86_64/"
+    assert headers.urls == (f"{signed}kernel-devel-{FEDORA}.rpm", *kernel_rpm_urls(FEDORA)), "Koji's signed copy first"
     assert (image.name, image.version, image.trust) == ("kernel-core", "6.1.176-200.fc44", "vendor-sum")
 
 
@@ -167,8 +172,23 @@ def test_where_koji_answers_404_the_next_places_are_asked_in_turn(place: int, ve
     kernel = pin.fedora_coreos(release("fedora-coreos", FEDORA), vendor.means())
     assert isinstance(kernel, Kernel)
     asked = [url for url in vendor.asked if "/kernel-devel-" in url]
-    assert asked == list(kernel_rpm_urls(FEDORA)[: place + 1])
-    assert kernel.headers[0].urls == kernel_rpm_urls(FEDORA), "a build asks them in turn as well"
+    places = kernel_rpm_urls(FEDORA, keys=[fingerprint(vendor.key)])
+    assert asked == list(places[: place + 2])
+    assert kernel.headers[0].urls == places, "a build asks them in turn as well"
+
+
+@pytest.mark.parametrize("place", [1, 3], ids=["updates", "updates-archive"])
+def test_what_koji_has_unsigned_is_passed_over_for_a_place_that_has_it_signed(
+    place: int, vendor: Vendor, rpms: dict[str, bytes]
+) -> None:
+    for package in ("kernel-devel", "kernel-core"):
+        vendor.files[kernel_rpm_urls(FEDORA, package)[0]] = rpms[f"{package} unsigned"]
+        vendor.files[kernel_rpm_urls(FEDORA, package)[place]] = rpms[package]
+    kernel = pin.fedora_coreos(release("fedora-coreos", FEDORA), vendor.means())
+    assert isinstance(kernel, Kernel)
+    assert kernel.headers[0].sha256 == hashlib.sha256(rpms["kernel-devel"]).hexdigest()
+    koji = kernel_rpm_urls(FEDORA)[0]
+    assert kernel.headers[0].urls == tuple(u for u in kernel_rpm_urls(FEDORA, keys=[fingerprint(vendor.key)]) if u != koji)
 
 
 def test_where_no_place_has_it_the_kernel_is_pending_with_every_address(vendor: Vendor) -> None:
@@ -180,7 +200,7 @@ def test_where_no_place_has_it_the_kernel_is_pending_with_every_address(vendor: 
 
 def test_a_fedora_kernel_that_nobody_signed_is_refused(vendor: Vendor, rpms: dict[str, bytes]) -> None:
     vendor.files[kernel_rpm_urls(FEDORA)[0]] = rpms["kernel-devel unsigned"]
-    with pytest.raises(IntegrityError, match="is not signed"):
+    with pytest.raises(IntegrityError, match=r"x86_64\.rpm is not signed, and no other place has it: .*404"):
         pin.fedora_coreos(release("fedora-coreos", FEDORA), vendor.means())
 
 
