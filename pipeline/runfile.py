@@ -83,6 +83,8 @@ def parse_manifest(text: str, what: str) -> Manifest:
         entry = Listed(match[1].removeprefix("./"), int(match[2], 8), match[3], tuple(match[4].split()))
         if entry.name.startswith("/") or ".." in entry.name.split("/"):
             raise IntegrityError(f"{what}: its .manifest names '{entry.name}', which leaves the tree", hint=HINT)
+        if not entry.is_link and (out := [word for word in entry.free_words if ".." in word.split("/")]):
+            raise IntegrityError(f"{what}: its .manifest puts '{entry.name}' into '{out[0]}', which leaves the tree", hint=HINT)
         if not entry.is_link and seen.setdefault(entry.name, entry) != entry:
             raise IntegrityError(f"{what}: its .manifest names '{entry.name}' twice, and differently", hint=HINT)
         listed.append(entry)

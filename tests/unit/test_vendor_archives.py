@@ -155,6 +155,10 @@ MANIFEST_LIES = {
     "a file that is not there": ("libgone.so 0755 CUDA_LIB NATIVE / MODULE:x\n", "names 'libgone.so', which it does not hold"),
     "a name that climbs": ("../../etc/passwd 0644 DOCUMENTATION\n", "leaves the tree"),
     "an absolute name": ("/etc/passwd 0644 DOCUMENTATION\n", "leaves the tree"),
+    "a place that climbs": (
+        "icd.json 0755 VULKAN_ICD_JSON ../../../../../usr/bin MODULE:x\n",
+        "puts 'icd.json' into '../../../../../usr/bin', which leaves the tree",
+    ),
     "a line of another form": ("what is this\n", "line 9 of its .manifest"),
     "module sources left out": (
         "nvidia-installer 0755 INSTALLER_BINARY\n",
