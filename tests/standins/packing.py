@@ -72,7 +72,9 @@ def disk_image(root: Path, out: Path, *, megabytes: int = 64, label: str = "ROOT
 
 def run_file(root: Path, out: Path, *, packing: str = "--xz") -> Path:
     """A self-extracting archive of the tree ``root``, made by makeself."""
-    run("makeself", "--quiet", packing, "--nox11", "--nomd5", "--nocrc", "--tar-extra", "--owner=0 --group=0 --sort=name",
+    # The level is for time alone.
+    run("makeself", "--quiet", packing, "--complevel", "1", "--nox11", "--nomd5", "--nocrc",
+        "--tar-extra", "--owner=0 --group=0 --sort=name",
         root, out, "stand-in", "./nvidia-installer")  # fmt: skip
     return out
 
