@@ -177,7 +177,7 @@ OPEN_AND_CLOSED: list[Kind] = ["open", "proprietary"]
 def test_our_file_is_sound_and_its_patches_are_the_pinned_ones(ours: Compat) -> None:
     assert [patch.read(ROOT / compat.PATCHES) for patch in ours.patches] == [PATCH.read_bytes()]
     assert {path.name for path in (ROOT / compat.PATCHES).iterdir()} == {patch.file for patch in ours.patches}
-    assert len(ours.rules) == 13
+    assert len(ours.rules) == 16
 
 
 def test_535_261_03_is_built_on_6_1_0_56_both_kinds_the_open_one_patched(ours: Compat) -> None:
@@ -237,6 +237,18 @@ def test_570_fails_from_the_stable_kernels_that_took_the_change_in(ours: Compat,
         ("6.19", "590.48.01", "open", "590-open-from-6.19"),
         ("6.5", "535.43.02", "proprietary", "525-before-130-from-6.5"),
         ("6.5", "535.54.03", "proprietary", ""),
+        ("7.2.6", "470.256.02", "proprietary", "470.256.02-535.216.03-from-7.2.6"),
+        ("7.2.5", "470.256.02", "proprietary", ""),
+        ("7.3.4", "470.239.06", "proprietary", ""),
+        ("7.2.13", "535.216.03", "proprietary", "470.256.02-535.216.03-from-7.2.6"),
+        ("7.2.6", "535.261.03", "open", "535.261.03-open-from-7.2.6"),
+        ("7.2.6", "535.261.03", "proprietary", "535.261.03-535.274.02-from-7.2.6"),
+        ("7.2.5", "535.261.03", "proprietary", ""),
+        ("7.3.4", "535.274.02", "proprietary", "535.261.03-535.274.02-from-7.2.6"),
+        ("7.2.6", "535.309.01", "proprietary", "535.309.01-from-7.2.6"),
+        ("7.2.5", "535.309.01", "proprietary", ""),
+        ("7.3.4", "535.309.01", "open", ""),
+        ("7.3.4", "535.247.01", "proprietary", ""),
     ],
 )
 def test_the_facts_that_have_a_source(ours: Compat, kernel: str, driver: str, kind: Kind, rule: str) -> None:

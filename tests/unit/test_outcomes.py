@@ -289,3 +289,19 @@ def test_no_rule_of_ours_leaves_out_what_was_measured_to_load() -> None:
         verdict = compat.why(rules, versions[given.kernel], given.driver, given.kind, "debian", given.gcc)
         assert verdict.rule is None, given
         assert {patch.file for patch in verdict.patches} == set(given.patches)
+
+
+def test_a_rule_of_ours_leaves_out_every_cell_that_was_measured_to_fail_and_the_table_has_it_all_the_same() -> None:
+    space = pins.Space(ROOT, {})
+    rules = compat.load(ROOT / "compat.toml")
+    versions = {kernel.kernel: kernel.version for kernel in space.lock.kernels}
+    fails = [row.given for row in Results(ROOT / FILE) if row.outcome == "compile"]
+    assert len(fails) >= 52
+    for given in fails:
+        verdict = compat.why(rules, versions[given.kernel], given.driver, given.kind, "debian", given.gcc)
+        assert verdict.rule is not None, given
+        assert verdict.rule.reason.startswith("does not compile"), given
+    pairs = Plan(space.wanted, space.lock, space.renderer, rules).pairs  # as doit would see them
+    failed = {f"debian/amd64:{given.kernel}-{given.driver}" for given in fails}
+    assert failed <= {pair.id for pair in pairs if pair.exclusion is not None}
+    assert {given.key for given in fails} <= {given.key for _, given in cells.cells(space.plan.pairs)}
