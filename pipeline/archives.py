@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -37,6 +37,24 @@ class Archives:
                 hint=f"set DRIVER_ARCHIVES='{name}=https://…/{name}', or [archives] in versions.toml",
             )
         return tuple(_checked(base, name) for base in found)
+
+    def check(self, pinned: Callable[[], Collection[str]]) -> None:
+        """Look DRIVER_ARCHIVES over before anything is asked for. ``pinned`` gives the names that the lock has.
+
+        Raises UsageError for a name that nothing uses: it is misspelt, and its addresses would never be tried.
+        """
+        suites = self._wanted.debian.suites if self._wanted.debian else ()
+        known = {*self._wanted.archives, *(suite.archive for suite in suites)}
+        if not known.issuperset(self._told):
+            known |= {*pinned()}
+        for name, found in self._told.items():
+            if name not in known:
+                raise UsageError(
+                    f"DRIVER_ARCHIVES names the archive '{name}', which neither versions.toml nor versions.lock has",
+                    hint=f"one of {', '.join(sorted(known))}" if known else "leave it out",
+                )
+            for base in found:
+                _checked(base, name)
 
     @cached_property
     def _told(self) -> dict[str, tuple[str, ...]]:

@@ -65,6 +65,14 @@ class RegistryError(PipelineError):
     """The registry is absent, refused, or answered nonsense. Never used for 'there is no such image'."""
 
 
+class RegistryFullError(RegistryError):
+    """The registry has no room for what is pushed."""
+
+
+class LoginError(RegistryError):
+    """The registry wants a login, another one, or one with more rights."""
+
+
 class DeleteRefusedError(RegistryError):
     """The registry does not delete: another way must be found, or a person do it."""
 

@@ -7,7 +7,9 @@ http only on this machine or with DRIVER_INSECURE=1); no Authorization follows a
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +24,7 @@ import requests
 import urllib3
 from requests.auth import AuthBase
 
-from .errors import DiskError, RegistryError, one_line
+from .errors import DiskError, RegistryError, RegistryFullError, one_line
 from .http_answers import cause, is_loopback, retry_after
 from .registry_login import Login
 from .wording import counted
@@ -35,10 +37,12 @@ READ_SILENCE: Final = 60.0
 MAX_REDIRECTS: Final = 5
 ANSWER_HINT: Final = "see whether DRIVER_REGISTRY names a registry, and what stands between"
 NETWORK_HINT: Final = "see that it runs and that DRIVER_REGISTRY names it, check network and proxy, then run it again"
+FULL_HINT: Final = "free space where the registry keeps its data, then run it again"
 SERVER_HINT: Final = "see the registry's log and its free space, then run it again"
 _CHUNK: Final = 1 << 16
 _BODY: Final = 8 << 20
-_FINAL_5XX: Final = frozenset({501, 505, 507})  # a full disk is not free again in a minute
+_FINAL_5XX: Final = frozenset({501, 505, 507})
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DIRECT: Final = {"http": "", "https": "", "all": ""}
 _API: Final = {"docker.io": "registry-1.docker.io"}
 
@@ -250,6 +254,9 @@ class RegistryHttp:
         status, html = response.status_code, "html" in response.headers.get("Content-Type", "").lower()
         words = response.reason or "" if html else own_words(bytes(body)) or response.reason or ""
         why = f"{call.what}: {status} {words}".rstrip()
+        if status >= 500 and is_full(status, bytes(body)):  # which it is in a minute too
+            said = self.login.error(why, FULL_HINT)
+            return RegistryFullError(said.message, hint=said.hint)
         if status == 429:
             hint = "the registry limits how often it may be asked: log in, or run it again later"
             return AgainError(why, hint, retry_after(response.headers.get("Retry-After", "")))
@@ -279,6 +286,21 @@ def _errors(body: bytes) -> list[dict[str, Any]]:
 def codes(body: bytes) -> set[str]:
     """The error codes in a registry's answer, such as ``NAME_UNKNOWN``."""
     return {str(error.get("code")) for error in _errors(body)}
+
+
+def is_full(status: int, body: bytes) -> bool:
+    """True where an answer says that the registry's disk is: 507, or an error in words, or in distribution's numbers.
+
+    Its filesystem driver gives ``{"detail": {"Enclosed": {"Op": "write", "Err": 28}}}``, the number being that of errno.
+    """
+    if status == 507 or any(os.strerror(number).lower() in body.decode(errors="replace").lower() for number in _NO_ROOM):
+        return True
+    for error in _errors(body):
+        detail = error.get("detail")
+        enclosed = detail.get("Enclosed") if isinstance(detail, dict) else None
+        if isinstance(enclosed, dict) and enclosed.get("Err") in _NO_ROOM:
+            return True
+    return False
 
 
 def own_words(body: bytes) -> str:

@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from .credentials import PASSWORD, USER, Challenge, Credentials, challenge, find
-from .errors import RegistryError
+from .errors import LoginError, RegistryError
 from .http_answers import is_loopback
 
 TOKEN_SECONDS: Final = 60.0
@@ -81,11 +81,12 @@ class Login:
             why = why.replace(secret, "***")
         return RegistryError(f"{self._host}/{self._repository}: {why}", hint=hint)
 
-    def denied(self, why: str) -> RegistryError:
+    def denied(self, why: str) -> LoginError:
         """The error of a 401 or 403, which says how to log in."""
         how = f"'docker login {self._host}', or set {USER} and {PASSWORD}"
         known = f"the login from {self._known.source} is not enough; " if self._known else ""
-        return self.error(why, f"{known}log in with {how}")
+        said = self.error(why, f"{known}log in with {how}")
+        return LoginError(said.message, hint=said.hint)
 
     def _scopes(self, reading: bool) -> tuple[str, ...]:
         """With a login one token does for all; strangers may be refused one to push, so they ask for it only then."""

@@ -25,7 +25,12 @@ def _guarded(space: Workspace, action: Callable[[], object]) -> Callable[[], dic
         try:
             action()
         except PipelineError as error:
-            space.progress.problem(error)
+            if not space.brake.explains(error):
+                space.progress.problem(error)
+            if space.brake.met(error):
+                left = len(space.to_do or ()) - space.brake.begun
+                waiting = f"; {counted(left, 'pair')} for the next run" if left > 0 else ""
+                space.progress.note("", f"nothing more is begun, since it would end alike{waiting}")
             return {"problem": str(error)}
         return {}
 
@@ -75,9 +80,12 @@ def images(space: Workspace) -> Iterator[Task]:
 def make(pair: Pair, space: Workspace) -> None:
     """Bring one pair to its outcome and keep that on disk.
 
-    Raises PipelineError of status 2 where the system could not do its work.
+    Raises PipelineError of status 2 where the system could not do its work. Where that ended the run, nothing is done.
     """
     from .build import build
+
+    if not space.brake.begins():
+        return
 
     ledger = space.ledger
     try:
@@ -85,6 +93,7 @@ def make(pair: Pair, space: Workspace) -> None:
     except PairFailed as error:  # a shared part (toolchain, base, userspace) failed, which is not this pair's doing
         raise PipelineError(f"{pair.id}: {error.message}", hint="see build/log") from error
     ledger.note(entry)
+    space.brake.went_well()
 
 
 def render(space: Workspace) -> Iterator[Task]:

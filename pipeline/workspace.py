@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from . import compat, half_made, host_lock, wanted
+from .brake import Brake
 from .errors import ROOM_HINT, DiskError, PipelineError
 from .ledger import Ledger
 from .pinned import Lock
@@ -67,8 +68,20 @@ class Workspace:
 
     @cached_property
     def settings(self) -> Settings:
-        """Settings with the environment on top."""
-        return wanted.settings(self.wanted, self.environ)
+        """Settings with the environment on top, which is looked over as a whole.
+
+        Raises UsageError for a variable that cannot be meant.
+        """
+        found = wanted.settings(self.wanted, self.environ)
+        if self.environ.get("DRIVER_ARCHIVES"):
+            self.archives.check(self._pinned_archives)
+        return found
+
+    def _pinned_archives(self) -> set[str]:
+        """Names of archives in the lock; none where it cannot be read, which whoever needs it says."""
+        with contextlib.suppress(PipelineError):
+            return {file.archive for file in self.lock.files() if file.archive is not None}
+        return set()
 
     @cached_property
     def renderer(self) -> Renderer:
@@ -141,6 +154,11 @@ class Workspace:
         named = self.wanted.settings.docker_host
         host = engine.address(self.environ, named, self.root / engine.ENGINE_FILE)
         return engine.Engine(host, hint=engine.hint(self.environ, named))
+
+    @cached_property
+    def brake(self) -> Brake:
+        """What ends a run before every pair was begun."""
+        return Brake(self.at_once)
 
     @cached_property
     def shop(self) -> Workshop:

@@ -63,7 +63,7 @@ class Run(Strict, DoitRun):  # type: ignore[misc]
                 result = int(super().execute(params, names) or 0) if names else 0
                 return self._finish(space, chosen, result)
         except PipelineError as error:
-            return max(complain(error), 2)
+            return 2 if space.brake.explains(error) else max(complain(error), 2)
 
     def _finish(self, space: Workspace, chosen: Sequence[Pair], result: int) -> int:
         totals = _settle(space, chosen) if chosen else {}

@@ -117,3 +117,33 @@ def test_only_plain_http_addresses_are_taken(tmp_path: Path, base: str, where: s
     told, toml = (f"debian={base}", "") if where == "environment" else ("", f'[archives]\ndebian = ["{base}"]\n')
     with pytest.raises(UsageError, match="is not an address of the archive 'debian'"):
         archives(tmp_path, told, toml).bases("debian")
+
+
+SUITES = """
+[debian]
+version_id = "12"
+keyring = "/none"
+suites = [{archive = "debian-security", suite = "bookworm-security"}]
+toolchain = ["gcc-12"]
+base = ["busybox"]
+"""
+
+
+@pytest.mark.parametrize("name", ["debian", "debian-security", "of-the-lock"])
+def test_a_name_that_wishes_or_lock_have_is_known(tmp_path: Path, name: str) -> None:
+    archives(tmp_path, f"{name}=https://a.example/x", TOML + SUITES).check(lambda: {"of-the-lock"})
+
+
+def test_a_name_that_nothing_uses_is_misspelt_and_the_line_says_which_there_are(tmp_path: Path) -> None:
+    found = archives(tmp_path, "debian=https://a.example/debian debain=https://a.example/debian", TOML + SUITES)
+    with pytest.raises(UsageError) as caught:
+        found.check(lambda: {"of-the-lock"})
+    assert str(caught.value) == (
+        "DRIVER_ARCHIVES names the archive 'debain', which neither versions.toml nor versions.lock has: "
+        "one of debian, debian-security, of-the-lock"
+    )
+
+
+def test_an_address_that_is_none_is_told_before_it_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"'ftp://a\.example/debian' is not an address of the archive 'debian'"):
+        archives(tmp_path, "debian=ftp://a.example/debian", TOML).check(set)

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.wording import counted
 from tests import samples
+from tests.faults import Asked, Fault, FaultyProxy, small_disk
 from tests.registry_process import MISSING, installed, running_registry
 from tests.small_project import SmallProject
 
@@ -155,3 +158,70 @@ def test_a_second_run_in_one_checkout_is_refused_with_the_first_ones_number(proj
     assert err.count("\n") == 1
     assert f"process {first.pid}" in err
     assert finish(start(project))[0] == 0, "the lock of a dead run blocks nobody"
+
+
+def refuse_pushes(fault: Fault) -> Callable[[Asked], Fault | None]:
+    """The registry lists what it has, and takes nothing."""
+    return lambda asked: fault if asked.method in ("POST", "PUT") else None
+
+
+def said(err: str) -> list[str]:
+    """The problems that a run said."""
+    return [line for line in err.splitlines() if line.startswith("doit: ")]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_registry_is_said_once_and_no_further_pair_is_begun(project: SmallProject, tmp_path: Path) -> None:
+    project.environ["STAND_IN_BYTES"] = "600000"
+    with small_disk(tmp_path / "disk", 2) as grow, running_registry(tmp_path / "disk" / "registry") as place:
+        project.environ["DRIVER_REGISTRY"] = place
+        status, _, err = finish(start(project))
+        assert status == 2
+        assert len(said(err)) == 1, err
+        assert said(err)[0].endswith("free space where the registry keeps its data, then run it again")
+        begun = len(builds(project))
+        assert 1 < begun < COUNT
+        left = counted(COUNT - begun, "pair")
+        assert err.count(f"nothing more is begun, since it would end alike; {left} for the next run\n") == 1
+        grow(100)
+        status, _, err = finish(start(project))
+        assert status == 0, err
+        assert len(builds(project)) == COUNT + 1, "only the pair that had no room is built again"
+
+
+def test_a_login_that_is_refused_ends_the_run_with_the_pairs_at_work(project: SmallProject) -> None:
+    with FaultyProxy(project.environ["DRIVER_REGISTRY"], refuse_pushes(Fault("status", status=403))) as proxy:
+        project.environ["DRIVER_REGISTRY"] = proxy.place
+        status, _, err = finish(start(project, "-n", "2", seconds=0.3))
+        assert status == 2
+        assert len(said(err)) == 1, err
+        assert "403" in said(err)[0]
+        assert "log in with" in said(err)[0]
+        assert len(builds(project)) <= 3
+        proxy.decide = lambda asked: None
+        assert finish(start(project))[0] == 0
+
+
+def test_a_registry_that_takes_nothing_is_tried_with_three_pairs_and_not_with_every_one(project: SmallProject) -> None:
+    fault = Fault("status", status=501)  # final: no pauses, after which the same would be said
+    with FaultyProxy(project.environ["DRIVER_REGISTRY"], refuse_pushes(fault)) as proxy:
+        project.environ["DRIVER_REGISTRY"] = proxy.place
+        status, out, _ = finish(start(project, "--json"))
+        assert status == 2
+        assert len(builds(project)) == 3
+        notes = [event["text"] for event in map(json.loads, out.splitlines()) if event["event"] == "note"]
+        assert notes == [f"nothing more is begun, since it would end alike; {counted(COUNT - 3, 'pair')} for the next run"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_an_own_disk_that_is_full_is_said_once_too(project: SmallProject, tmp_path: Path) -> None:
+    project.environ["STAND_IN_BYTES"] = "3000000"
+    kernels = tuple(samples.kernel(f"6.1.0-{n}-cloud-amd64", f"6.1.{n}") for n in range(40, 40 + COUNT))
+    with small_disk(tmp_path / "disk", 2) as grow:
+        cramped = SmallProject(tmp_path / "disk" / "project", samples.a_lock(kernels=kernels))
+        cramped.environ = project.environ
+        status, _, err = finish(start(cramped))
+        assert (status, len(builds(cramped)), len(said(err))) == (2, 1, 1), err
+        assert "No space left on device" in said(err)[0]
+        grow(100)
+        assert finish(start(cramped))[0] == 0

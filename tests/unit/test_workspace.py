@@ -114,3 +114,13 @@ def test_a_switch_that_is_neither_on_nor_off_is_an_error(tmp_path: Path) -> None
     (tmp_path / "versions.toml").write_text("[build]\n")
     with pytest.raises(UsageError, match="DRIVER_INSECURE is '2'"):
         _ = Workspace(tmp_path, {"DRIVER_INSECURE": "2"}).settings
+
+
+@pytest.mark.parametrize("command", ["run", "status", "matrix", "fetch", "render", "update", "page", "prune"])
+def test_an_archive_that_nobody_knows_is_one_line_of_every_command(command: str, tmp_path: Path) -> None:
+    project = SmallProject(tmp_path, samples.a_lock(), registry="127.0.0.1:9", DRIVER_ARCHIVES="debain=http://127.0.0.1:9/debian")
+    done = project.doit(command)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == (
+        "doit: DRIVER_ARCHIVES names the archive 'debain', which neither versions.toml nor versions.lock has: one of debian\n"
+    )
