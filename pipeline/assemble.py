@@ -127,12 +127,15 @@ class Store:
             return None
 
     def remember(self, recipe: str, layer: Layer) -> Layer:
-        """Note that ``recipe`` makes ``layer``."""
+        """Note that ``recipe`` makes ``layer``. Raises DiskError where the disk is full."""
         place = self.root / "recipes" / f"{recipe}.json"
-        place.parent.mkdir(parents=True, exist_ok=True)
         partial = place.with_suffix(f".{os.getpid()}.part")
-        partial.write_text(json.dumps(asdict(layer)))
-        partial.replace(place)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(asdict(layer)))
+            partial.replace(place)
+        except OSError as error:
+            raise DiskError(f"{place}: {error.strerror}", hint="free some space below build/") from error
         return layer
 
     def add(self, entries: Iterable[tuple[tarfile.TarInfo, IO[bytes] | None]], epoch: int, *, passing: bool = False) -> Layer:

@@ -47,6 +47,20 @@ def sweep(below: Path, prefix: str) -> None:
                 os.close(handle)
 
 
+def in_use(below: Path, prefix: str) -> bool:
+    """True where somebody uses a folder of ``prefix``."""
+    for place in below.glob(f"{prefix}*"):
+        with contextlib.suppress(FileNotFoundError):
+            handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            finally:
+                os.close(handle)
+    return False
+
+
 def _new(below: Path, prefix: str) -> tuple[Path, int]:
     while True:
         try:

@@ -79,7 +79,7 @@ class Workshop:
 
     def log(self, name: str) -> Path:
         """The log file of one thing that is built."""
-        place = self.root / "build" / "log" / f"{name.replace('/', '_').replace(':', '_')}.log"
+        place = self.root / "build" / "log" / log_name(name)
         place.parent.mkdir(parents=True, exist_ok=True)
         return place
 
@@ -235,8 +235,8 @@ class Workshop:
                 return found
             layer = self.store.find(rendered.recipe)
             published = self._published(tag)
-            if layer is None:
-                layer = published or build()
+            if layer is None:  # one of the registry is noted too: by its recipe what is downloaded is known to be needed
+                layer = self.store.remember(rendered.recipe, published) if published else build()
             if published is None:
                 labels = {"org.opencontainers.image.title": title, LABEL: f"sha256:{rendered.recipe}"}
                 names = ["runtime base", *(["userspace"] if below else [])]
@@ -267,6 +267,11 @@ class Workshop:
             context = contexts.lay(rendered, self.docker, self.inputs)
             self.build(rendered, context, f"base:{arch}")
             contexts.clear(rendered, self.docker)
+
+
+def log_name(name: str) -> str:
+    """The name of a log's file below ``build/log``."""
+    return f"{name.replace('/', '_').replace(':', '_')}.log"
 
 
 _DOCKERS = ("Step ", " ---> ", "The command ", "Removing intermediate ")

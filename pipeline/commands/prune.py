@@ -1,22 +1,24 @@
-"""``doit prune``: images that no supported release needs."""
+"""``doit prune``: images that no supported release needs; with ``--local``, what this machine keeps and no pin needs."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from .. import names, publishing, registry_packages, retention
+from .. import half_made, leftovers, names, publishing, registry_packages, retention
 from ..errors import DeleteRefusedError, RegistryError, UsageError
 from ..registry import INDEX_TYPES
 from ..registry_packages import Packages
 from ..retention import Verdict
 from ..wording import counted
-from ..workspace import Workspace
+from ..workspace import Busy, Workspace
 from .plain import JSON, Plain
 
 _THREADS: Final = 8
@@ -30,10 +32,19 @@ class Prune(Plain):
     doc_usage = ""
     doc_description = (
         "An image stays as long as its OS release is in versions.lock, or is the previous one of a channel that is. Deletes "
-        "through the registry; on ghcr.io through GitHub's packages API where GITHUB_TOKEN is set."
+        "through the registry; on ghcr.io through GitHub's packages API where GITHUB_TOKEN is set. With --local: layers, "
+        "downloads, feeds and logs on this machine that versions.lock does not need; the registry is not asked."
     )
     cmd_options = (
         {"name": "apply", "short": "", "long": "apply", "type": bool, "default": False, "help": "delete what is listed"},
+        {
+            "name": "local",
+            "short": "",
+            "long": "local",
+            "type": bool,
+            "default": False,
+            "help": "what this machine keeps below build/ and in DRIVER_CACHE, not the registry",
+        },
         {**JSON, "help": "print what goes and what stays as JSON"},
     )
 
@@ -41,6 +52,8 @@ class Prune(Plain):
         """List; delete where asked to. Status 2 where something that may go could not be deleted."""
         if args:
             raise UsageError(f"prune takes no '{args[0]}'", hint="see 'doit help prune'")
+        if params["local"]:
+            return _local(space, params)
         if not params["apply"]:
             _list(_verdicts(space), as_json=params["json"])
             return 0
@@ -58,6 +71,28 @@ class Prune(Plain):
                     file=sys.stderr,
                 )
             return 2 if refused else 0
+
+
+def _local(space: Workspace, params: Any) -> int:
+    with space.alone() if params["apply"] else contextlib.nullcontext():
+        if params["apply"] and half_made.in_use(space.scratch, half_made.UPDATE):  # what it has got is not in the lock yet
+            raise Busy(f"an update works in {space.root}", hint="wait for it, or end it")
+        found = leftovers.leftovers(space.plan, space.scratch, space.store)
+        shown = [msgspec.structs.replace(left, path=_below(left.path, space.root)) for left in found]
+        if params["json"]:
+            print(msgspec.json.encode(shown, enc_hook=str).decode())
+        else:
+            for left in shown:
+                print(f"{left.path}  {left.bytes / 1e6:.1f} MB\n    {left.why}")
+        for left in found if params["apply"] else ():
+            leftovers.remove(left)
+    done = "are gone" if params["apply"] else "may go"
+    print(f"{counted(len(found), 'file')}, {sum(left.bytes for left in found) / 1e6:.1f} MB, {done}", file=sys.stderr)
+    return 0
+
+
+def _below(path: Path, root: Path) -> Path:
+    return path.relative_to(root) if path.is_relative_to(root) else path
 
 
 def _verdicts(space: Workspace) -> list[Verdict]:

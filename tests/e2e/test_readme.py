@@ -61,6 +61,7 @@ SHOWS = {
     "DRIVER_REGISTRY=ghcr.io/acme doit": rf"(?s){ID}: proved open and proprietary on the booted kernel.*1 pair: 1 built",
     "doit matrix": r'^\{"include": *\[\], *"count": *0',
     "doit prune": r"0 of \d+ images may go",
+    "doit prune --local": r"\d+ files?, [0-9.]+ MB, may go",
     "doit render": r"4 Dockerfiles below build/docker",
     "doit fetch 'image:*6.1.0-50*' > by-hand.sh": "",
     "sh by-hand.sh": r"Successfully tagged driver-image:[0-9a-f]{16}",
