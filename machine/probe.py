@@ -16,10 +16,11 @@ from __future__ import annotations
 import os
 import re
 import socket
+import ssl
 import sys
 import tomllib
 from collections.abc import Mapping
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -43,19 +44,36 @@ class _OverSocket(HTTPConnection):
         self.sock.connect(self.path)
 
 
-def ask_engine(host: str) -> str:
+def tls(environ: Mapping[str, str]) -> ssl.SSLContext | None:
+    """How docker's own client would speak TLS to an engine over TCP; None where nothing asks for it. Raises OSError."""
+    verify = bool(environ.get("DOCKER_TLS_VERIFY"))
+    if not verify and not environ.get("DOCKER_CERT_PATH"):
+        return None
+    folder = Path(environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
+    context = ssl.create_default_context(cafile=str(folder / "ca.pem") if verify else None)
+    if not verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return context
+
+
+def ask_engine(host: str, environ: Mapping[str, str] = os.environ) -> str:
     """Why no engine answers ``GET /_ping`` at ``host``; empty where one does, or where only a client can tell (ssh)."""
     connection: HTTPConnection
     try:
         parts = urlsplit(host)
         if parts.scheme == "unix":
             connection = _OverSocket(parts.path)
+        elif parts.scheme == "tcp" and (context := tls(environ)):
+            connection = HTTPSConnection(parts.hostname or "localhost", parts.port or 2376, timeout=SECONDS, context=context)
         elif parts.scheme in {"tcp", "http"}:
             connection = HTTPConnection(parts.hostname or "localhost", parts.port or 2375, timeout=SECONDS)
         elif parts.scheme in {"ssh", "https"}:
             return ""
         else:
             return NO_ADDRESS
+    except OSError as error:
+        return f"its certificates: {error.strerror or error}"
     except ValueError as error:
         return f"{NO_ADDRESS}: {error}"
     try:
@@ -68,14 +86,14 @@ def ask_engine(host: str) -> str:
     return "" if status == 200 else f"it answers HTTP {status}"
 
 
-def find_engine(named: Mapping[str, str], private: str) -> tuple[str, str, str]:
+def find_engine(named: Mapping[str, str], private: str, environ: Mapping[str, str] = os.environ) -> tuple[str, str, str]:
     """(address, who named it, problem) of the first engine in the order that the pipeline has.
 
     ``named``: addresses that somebody chose, by who did; the first one must answer, there is no going on to the next.
     """
     for who, host in named.items():
         if host:
-            return host, who, ask_engine(host)
+            return host, who, ask_engine(host, environ)
     if private and not ask_engine(private):
         return private, "private", ""
     problem = ask_engine(f"unix://{SYSTEM_SOCKET}") if SYSTEM_SOCKET.exists() else "there is none"
@@ -113,7 +131,7 @@ def main(root: Path, environ: Mapping[str, str]) -> str:
     """The lines, for the checkout ``root``."""
     wished = settings(root / "versions.toml")
     named = {"DOCKER_HOST": environ.get("DOCKER_HOST", ""), "versions.toml": wished.get("docker_host", "")}
-    engine, origin, problem = find_engine(named, private_engine(root / "build/engine.env"))
+    engine, origin, problem = find_engine(named, private_engine(root / "build/engine.env"), environ)
     local = _LOCAL_REGISTRY.fullmatch("" if environ.get("DRIVER_REGISTRY") else wished.get("registry", "localhost:5000"))
     port = local[1] if local else ""
     found = {

@@ -17,6 +17,7 @@ from typing import IO, Any, Final
 
 import docker
 import docker.errors
+import docker.utils
 import requests.exceptions
 import urllib3.exceptions
 
@@ -73,10 +74,19 @@ def address(environ: Mapping[str, str] = os.environ, configured: str = "", engin
 class Engine:
     """One engine; connects at the first use."""
 
-    def __init__(self, host: str, *, timeout: int = 3600, hint: str = NO_ENGINE_HINT) -> None:
+    def __init__(
+        self, host: str, *, timeout: int = 3600, hint: str = NO_ENGINE_HINT, environ: Mapping[str, str] = os.environ
+    ) -> None:
         """``hint``: what to do where it does not answer. Raises EngineError, UsageError."""
         self.host = host
-        version = self._version(host, hint)
+        if host.startswith("ssh:"):
+            raise UsageError(
+                f"the engine at {host} cannot be reached over ssh from here",
+                hint="have ssh carry its socket: 'ssh -nNT -L /tmp/engine.sock:/var/run/docker.sock HOST', then "
+                "DOCKER_HOST=unix:///tmp/engine.sock",
+            )
+        where = _place(host, environ)
+        version = self._version(where, host, hint)
         try:
             api = tuple(int(part) for part in str(version.get("ApiVersion", "")).split("."))
         except ValueError:
@@ -85,16 +95,16 @@ class Engine:
             raise UsageError(
                 f"the engine at {host} speaks API {version.get('ApiVersion')}", hint="Docker 20.10 (API 1.41) or newer"
             )
-        self._api = docker.APIClient(base_url=host, version=str(version["ApiVersion"]), timeout=timeout)
+        self._api = _client(where, str(version["ApiVersion"]), timeout)
         self._pulling = threading.Lock()
         self.arch: str = str(version.get("Arch", ""))
         self.cpus: int = int(self._call("info", self._api.info).get("NCPU") or 1)
 
     @staticmethod
-    def _version(host: str, hint: str) -> Mapping[str, Any]:
+    def _version(where: Mapping[str, Any], host: str, hint: str) -> Mapping[str, Any]:
         """What the engine says of itself, before anybody settles on a version of the API; leaves no connection open."""
         try:
-            with contextlib.closing(docker.APIClient(base_url=host, version=".".join(map(str, API_AT_LEAST)), timeout=60)) as api:
+            with contextlib.closing(_client(where, ".".join(map(str, API_AT_LEAST)), 60)) as api:
                 found = api.version(api_version=False)
         except (*_TROUBLE, OSError, ValueError) as error:
             raise EngineError(f"no container engine answers at {host} ({_reason(error)})", hint=hint) from error
@@ -299,6 +309,31 @@ class Engine:
         if _NO_SPACE in reason.lower():
             return DiskError(f"the engine's disk is full: {reason}", hint="free space, or 'docker system prune'")
         return EngineError(f"the engine at {self.host} did not {what} ({reason})", hint="is it running? run ./doit.sh")
+
+
+def _client(where: Mapping[str, Any], version: str, timeout: int) -> docker.APIClient:
+    client = docker.APIClient(**where, version=version, timeout=timeout)
+    if "tls" in where:
+        client.trust_env = False  # REQUESTS_CA_BUNDLE is about other servers, and would come before DOCKER_CERT_PATH's ca.pem
+    return client
+
+
+def _place(host: str, environ: Mapping[str, str]) -> dict[str, Any]:
+    """What a client is told of ``host``: TLS over TCP where DOCKER_TLS_VERIFY or DOCKER_CERT_PATH asks for it.
+
+    Both mean what they mean to docker's own client: ca.pem, cert.pem and key.pem lie in DOCKER_CERT_PATH, else in ~/.docker.
+    Raises UsageError where one of them cannot be read.
+    """
+    if not host.startswith("tcp:"):
+        return {"base_url": host}
+    try:
+        return {**docker.utils.kwargs_from_env(environment={**environ, "DOCKER_HOST": host})}
+    except docker.errors.TLSParameterError as error:
+        where = environ.get("DOCKER_CERT_PATH") or "~/.docker"
+        raise UsageError(
+            f"no TLS with the engine at {host}: {error.args[0].partition('. ')[0]}",
+            hint=f"have ca.pem, cert.pem and key.pem in {where}, or unset DOCKER_TLS_VERIFY and DOCKER_CERT_PATH",
+        ) from error
 
 
 def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:

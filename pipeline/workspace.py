@@ -153,7 +153,7 @@ class Workspace:
 
         named = self.wanted.settings.docker_host
         host = engine.address(self.environ, named, self.root / engine.ENGINE_FILE)
-        return engine.Engine(host, hint=engine.hint(self.environ, named))
+        return engine.Engine(host, hint=engine.hint(self.environ, named), environ=self.environ)
 
     @cached_property
     def brake(self) -> Brake:

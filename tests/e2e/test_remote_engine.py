@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ssl
 import uuid
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from machine import probe
+from pipeline.engine import Engine
+from pipeline.errors import EngineError, UsageError
 from pipeline.registry import Registry
 from tests import tiny_project
 from tests.registry_process import MISSING, installed, running_registry
 from tests.tiny_project import TinyProject, digests, engine_host, served_packages, walk
-from tests.wire import Wire
+from tests.wire import Wire, certificates
 
 pytestmark = [pytest.mark.e2e, pytest.mark.budget("scale"), pytest.mark.skipif(not installed(), reason=MISSING)]
 
@@ -43,3 +47,41 @@ def test_an_engine_over_tcp_builds_the_same_digests_and_is_told_no_path_of_this_
     assert found[0] == found[1]
     assert wire.sent.count(b"/build?") >= 4, "toolchain, base or userspace, the probes, a kind"
     assert str(tmp_path).encode() not in wire.sent
+
+
+@pytest.fixture
+def engine() -> str:
+    if reason := tiny_project.missing():
+        pytest.skip(reason)
+    if not engine_host().startswith("unix://"):
+        pytest.skip("the engine is a remote one")
+    return engine_host()
+
+
+def test_an_engine_behind_tls_is_asked_as_docker_asks_it(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", ssl.get_default_verify_paths().openssl_cafile)  # about other servers
+    folder = certificates(tmp_path / "certificates")
+    with Wire(engine, folder) as wire:
+        host, environ = f"tcp://{wire.place}", {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(folder)}
+        assert probe.ask_engine(host, environ) == ""
+        far, near = Engine(host, environ=environ), Engine(engine, environ=environ)
+        assert (far.arch, far.cpus) == (near.arch, near.cpus)
+        assert far.has("no-such-image:1", "0" * 64) is False
+        far.close()
+        near.close()
+        assert b"GET /_ping" in wire.sent
+        assert probe.ask_engine(host, {}) != ""
+        with pytest.raises(EngineError, match="no container engine answers"):
+            Engine(host, environ={})
+
+
+def test_an_engine_whose_certificates_are_not_there_is_wrong_use_that_says_where_they_belong(tmp_path: Path) -> None:
+    environ = {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(tmp_path)}
+    with pytest.raises(UsageError, match=rf"have ca\.pem, cert\.pem and key\.pem in {tmp_path}"):
+        Engine("tcp://127.0.0.1:9", environ=environ)
+    assert probe.ask_engine("tcp://127.0.0.1:9", environ) == "its certificates: No such file or directory"
+
+
+def test_an_engine_over_ssh_is_refused_with_the_way_that_works() -> None:
+    with pytest.raises(UsageError, match=r"ssh -nNT -L /tmp/engine\.sock"):
+        Engine("ssh://somebody@builder.example", environ={})
