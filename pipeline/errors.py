@@ -6,8 +6,11 @@ else 1 some selected pair failed (an outcome, never an exception); else 0.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar, Final
 
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""A disk that is full, or a user's share of it."""
 ROOM_HINT: Final = "free some disk space, or mend its rights"
 """For a DiskError of a file or folder of the checkout."""
 
@@ -79,6 +82,13 @@ class DeleteRefusedError(RegistryError):
 
 class DiskError(PipelineError):
     """The machine's disk is full or not writable."""
+
+
+def no_room(error: OSError) -> DiskError:
+    """``error`` in words where it is one of ``NO_ROOM``, wherever the file was written; any other is raised as it is."""
+    if error.errno not in NO_ROOM:
+        raise error
+    return DiskError(f"{error.filename or 'a file below build/'}: {error.strerror}", hint=ROOM_HINT)
 
 
 class PairFailed(PipelineError):

@@ -7,7 +7,6 @@ http only on this machine or with DRIVER_INSECURE=1); no Authorization follows a
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import random
@@ -24,7 +23,7 @@ import requests
 import urllib3
 from requests.auth import AuthBase
 
-from .errors import DiskError, RegistryError, RegistryFullError, one_line
+from .errors import NO_ROOM, DiskError, RegistryError, RegistryFullError, one_line
 from .http_answers import cause, is_loopback, retry_after
 from .registry_login import Login
 from .wording import counted
@@ -42,7 +41,6 @@ SERVER_HINT: Final = "see the registry's log and its free space, then run it aga
 _CHUNK: Final = 1 << 16
 _BODY: Final = 8 << 20
 _FINAL_5XX: Final = frozenset({501, 505, 507})
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DIRECT: Final = {"http": "", "https": "", "all": ""}
 _API: Final = {"docker.io": "registry-1.docker.io"}
 
@@ -293,12 +291,12 @@ def is_full(status: int, body: bytes) -> bool:
 
     Its filesystem driver gives ``{"detail": {"Enclosed": {"Op": "write", "Err": 28}}}``, the number being that of errno.
     """
-    if status == 507 or any(os.strerror(number).lower() in body.decode(errors="replace").lower() for number in _NO_ROOM):
+    if status == 507 or any(os.strerror(number).lower() in body.decode(errors="replace").lower() for number in NO_ROOM):
         return True
     for error in _errors(body):
         detail = error.get("detail")
         enclosed = detail.get("Enclosed") if isinstance(detail, dict) else None
-        if isinstance(enclosed, dict) and enclosed.get("Err") in _NO_ROOM:
+        if isinstance(enclosed, dict) and enclosed.get("Err") in NO_ROOM:
             return True
     return False
 

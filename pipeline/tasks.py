@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias
 
-from .errors import PairFailed, PipelineError
+from .errors import PairFailed, PipelineError, no_room
 from .plan import Pair
 from .wording import counted
 from .workspace import Workspace
@@ -25,16 +25,22 @@ def _guarded(space: Workspace, action: Callable[[], object]) -> Callable[[], dic
         try:
             action()
         except PipelineError as error:
-            if not space.brake.explains(error):
-                space.progress.problem(error)
-            if space.brake.met(error):
-                left = len(space.to_do or ()) - space.brake.begun
-                waiting = f"; {counted(left, 'pair')} for the next run" if left > 0 else ""
-                space.progress.note("", f"nothing more is begun, since it would end alike{waiting}")
-            return {"problem": str(error)}
+            return _problem(space, error)
+        except OSError as error:  # a log, a scratch folder: any file may be the one that has no room
+            return _problem(space, no_room(error))
         return {}
 
     return run
+
+
+def _problem(space: Workspace, error: PipelineError) -> dict[str, str]:
+    if not space.brake.explains(error):
+        space.progress.problem(error)
+    if space.brake.met(error):
+        left = len(space.to_do or ()) - space.brake.begun
+        waiting = f"; {counted(left, 'pair')} for the next run" if left > 0 else ""
+        space.progress.note("", f"nothing more is begun, since it would end alike{waiting}")
+    return {"problem": str(error)}
 
 
 def toolchains(space: Workspace) -> Iterator[Task]:

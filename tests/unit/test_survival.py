@@ -213,6 +213,15 @@ def test_a_registry_that_takes_nothing_is_tried_with_three_pairs_and_not_with_ev
         assert notes == [f"nothing more is begun, since it would end alike; {counted(COUNT - 3, 'pair')} for the next run"]
 
 
+def test_any_file_that_has_no_room_is_the_disks_fault_and_no_internal_error(project: SmallProject) -> None:
+    project.environ["STAND_IN_LOG"] = "/dev/full"
+    status, _, err = finish(start(project))
+    assert (status, said(err)) == (
+        2,
+        ["doit: a file below build/: No space left on device: free some disk space, or mend its rights"],
+    )
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_an_own_disk_that_is_full_is_said_once_too(project: SmallProject, tmp_path: Path) -> None:
     project.environ["STAND_IN_BYTES"] = "3000000"
