@@ -48,6 +48,9 @@ class Run(Strict, DoitRun):  # type: ignore[misc]
         try:
             if int(params.get("num_process") or 0) < 0:
                 raise UsageError("-n takes 1 or more", hint="it is the number of pairs to build at once")
+            if params.get("par_type") == "process":
+                what = "--parallel-type process would lose what pairs meet"
+                raise UsageError(what, hint="leave it out, pairs at once are threads")
             if any(name.startswith("DRIVER_SIGNING_KEY") for name in space.environ):
                 from ..signing import signer
 

@@ -213,6 +213,13 @@ def test_a_registry_that_takes_nothing_is_tried_with_three_pairs_and_not_with_ev
         assert notes == [f"nothing more is begun, since it would end alike; {counted(COUNT - 3, 'pair')} for the next run"]
 
 
+def test_pairs_at_once_in_processes_are_refused_since_their_problems_would_stay_there(project: SmallProject) -> None:
+    project.environ["STAND_IN_LOG"] = "/dev/full"
+    status, out, err = finish(start(project, "-n", "2", "-P", "process"))
+    assert (status, out) == (3, "")
+    assert err == "doit: --parallel-type process would lose what pairs meet: leave it out, pairs at once are threads\n"
+
+
 def test_any_file_that_has_no_room_is_the_disks_fault_and_no_internal_error(project: SmallProject) -> None:
     project.environ["STAND_IN_LOG"] = "/dev/full"
     status, _, err = finish(start(project))
