@@ -27,7 +27,7 @@ class Run(Strict, DoitRun):  # type: ignore[misc]
     name = "run"
     doc_usage = "[TASK/PATTERN...]"
     cmd_options: ClassVar[tuple[dict[str, Any], ...]] = (
-        *DoitRun.cmd_options,
+        *({**option, "default": "thread"} if option["name"] == "par_type" else option for option in DoitRun.cmd_options),
         {
             "name": "retry_failed",
             "short": "",
