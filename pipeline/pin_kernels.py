@@ -6,6 +6,7 @@ kernel.org by the signed list of sums beside it (pin_source). That the archive h
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import re
@@ -17,11 +18,12 @@ from .artefacts import Taken
 from .errors import IntegrityError, NotFoundError, UpstreamDataError
 from .gpg import Keys
 from .means import Means, Unpinned, keyring
-from .pinned import Arch, File, Form, Kernel, OsRelease
+from .pinned import Arch, File, Form, Kernel, OsRelease, Toolchain
 from .upstream.container_linux import RELEASES, parse_version_txt
 from .upstream.fedora_kernel import kernel_rpm_urls, split
 from .upstream.flatcar import file_url
 from .upstream.records import Release
+from .versions import numbers_of
 
 DEVELOPER_CONTAINER: Final = "flatcar_developer_container.bin.bz2"
 KERNEL: Final = "flatcar_production_pxe.vmlinuz"
@@ -104,7 +106,7 @@ def flatcar(release: Release, means: Means) -> Kernel | Unpinned:
     chosen = [t for t in own if t.os == "flatcar"] or [t for t in own if t.image is None]
     if not chosen:
         return Unpinned(f"no toolchain for {release.arch}: [debian] gives one, or a [[toolchain]] of versions.toml")
-    toolchain = min(chosen, key=lambda t: t.name)
+    toolchain = _closest(chosen, release, keys, means)
     image = (_flatcar_file(release, KERNEL, keys, means).pin("kernel", release.version, "vendor-sum", _places(release, KERNEL)),)
     try:
         if toolchain.crosses:
@@ -120,6 +122,24 @@ def flatcar(release: Release, means: Means) -> Kernel | Unpinned:
         )
     pin = container.pin("flatcar_developer_container", release.version, "vendor-sum", _places(release, DEVELOPER_CONTAINER))
     return _kernel(release, toolchain.name, "developer-container", (pin,), image)
+
+
+def _closest(chosen: Sequence[Toolchain], release: Release, keys: Keys, means: Means) -> Toolchain:
+    """Of ``chosen`` the first by name whose gcc is closest to the one that built the kernel, as its configuration says."""
+    compilers = {t.name: numbers_of(t.gcc) for t in chosen if t.gcc}
+    built: Sequence[int] | None = None
+    if len(set(compilers.values())) > 1:
+        with contextlib.suppress(NotFoundError):
+            config = _flatcar_file(release, CONFIG, keys, means)
+            built = pin_source.gcc(config.path, config.url)
+    if built is None:
+        return min(chosen, key=lambda t: t.name)
+
+    def distance(toolchain: Toolchain) -> tuple[Sequence[int], str]:
+        own = compilers.get(toolchain.name)
+        return ([1 << 30] if own is None else [abs(a - b) for a, b in zip(own, built, strict=False)]), toolchain.name
+
+    return min(chosen, key=distance)
 
 
 def _places(release: Release, name: str) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ _MAX_TARBALL: Final = 1 << 30
 _SUM: Final = re.compile(r"([0-9a-f]{64}) [ *]([A-Za-z0-9._+-]+)")
 _HEADER: Final = re.compile(r"^# Linux/(\S+) (\S+) Kernel Configuration$", re.MULTILINE)
 _LOCALVERSION: Final = re.compile(r'^CONFIG_LOCALVERSION="([^"]*)"$', re.MULTILINE)
+_GCC: Final = re.compile(r"^CONFIG_GCC_VERSION=([1-9][0-9]{4,5})$", re.MULTILINE)
 _VERSION: Final = re.compile(r"([0-9]+\.[0-9]+)(\.[0-9]+)?(-rc[0-9]+)?(?![0-9.])")
 _ARCHES: Final[dict[str, Arch]] = {"x86": "amd64", "x86_64": "amd64", "arm64": "arm64"}
 NO_KEY: Final = "no fingerprint of kernel.org's signing key in [kernel-org] keys: its source could not be checked"
@@ -62,8 +63,7 @@ def check_config(path: Path, where: str, kernel: str, version: str) -> Arch:
     Its first lines name the version (scripts/kconfig/confdata.c), and CONFIG_LOCALVERSION is a part of ``uname -r``. Raises
     IntegrityError where it is none, or another kernel's; ``where`` names it.
     """
-    with path.open("rb") as file:
-        text = unpacked(file, where, MAX_CONFIG).read().decode("utf-8", "replace")
+    text = _text(path, where)
     header = _HEADER.search(text)
     if not header:
         raise IntegrityError(
@@ -85,3 +85,17 @@ def check_config(path: Path, where: str, kernel: str, version: str) -> Arch:
             f"{where} is of a kernel for {header[1]}, which is no 64-bit x86 or ARM", hint="no driver runs there"
         )
     return arch
+
+
+def gcc(path: Path, where: str) -> tuple[int, int, int] | None:
+    """The version of the gcc that built the kernel of the configuration in ``path`` (init/Kconfig); None where that was none.
+
+    Raises IntegrityError where it cannot be read; ``where`` names it.
+    """
+    found = _GCC.search(_text(path, where))
+    return (int(found[1]) // 10000, int(found[1]) // 100 % 100, int(found[1]) % 100) if found else None
+
+
+def _text(path: Path, where: str) -> str:
+    with path.open("rb") as file:
+        return unpacked(file, where, MAX_CONFIG).read().decode("utf-8", "replace")

@@ -104,8 +104,9 @@ class Toolchain(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
 
     @cached_property
     def gcc(self) -> str | None:
-        """The upstream version of its compiler, ``12.2.0``; None where no package ``gcc-<n>`` is pinned."""
-        compiler = re.compile(f"gcc-[0-9]+{re.escape(f'-{TRIPLES[self.arch]}') if self.crosses else ''}")
+        """The upstream version of its compiler, ``12.2.0``; None where no package ``gcc-<n>``, or RPM ``gcc``, is pinned."""
+        triple = re.escape(f"-{TRIPLES[self.arch]}") if self.crosses else ""
+        compiler = re.compile("gcc" if self.image else f"gcc-[0-9]+{triple}")
         versions = (f.version for f in self.packages if compiler.fullmatch(f.name))
         return next((re.split("[-+~]", version)[0] for version in versions), None)
 

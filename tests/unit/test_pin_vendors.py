@@ -282,6 +282,46 @@ def test_where_the_container_is_missing_the_published_config_and_kernel_orgs_sou
     assert [f.name for f in kernel.headers] == ["linux", "config"]
 
 
+COMPILERS = {"flatcar-a": "12.2.1-3.fc36", "flatcar-b": "13.2.1-7.fc39", "flatcar-c": "14.2.1-7.fc40"}
+
+
+@pytest.mark.parametrize(
+    ("line", "toolchain"),
+    [
+        ("CONFIG_GCC_VERSION=130300", "flatcar-b"),
+        ("CONFIG_GCC_VERSION=140000", "flatcar-c"),
+        ("CONFIG_GCC_VERSION=110400", "flatcar-a"),
+        ("CONFIG_GCC_VERSION=0", "flatcar-a"),
+        ("", "flatcar-a"),
+    ],
+    ids=["between", "same major", "older than all", "built by clang", "not published"],
+)
+def test_of_several_toolchains_the_one_closest_to_the_gcc_that_built_the_kernel_compiles_for_flatcar(
+    line: str, toolchain: str, vendor: Vendor, container: bytes
+) -> None:
+    vendor.sign(flatcar_url(DEVELOPER_CONTAINER), container)
+    vendor.sign(flatcar_url(VMLINUZ), b"vmlinuz")
+    if line:
+        vendor.sign(flatcar_url(CONFIG), config("6.1.176-flatcar") + f"{line}\n".encode())
+    means = vendor.means()
+    fedora = next(t for t in means.lock.toolchains if t.image)
+    packages = {
+        name: (samples.changed(means.lock.toolchains[0].packages[0], name="gcc", version=v),) for name, v in COMPILERS.items()
+    }
+    made = [samples.changed(fedora, name=name, os="flatcar", packages=packages[name]) for name in COMPILERS]
+    lock = msgspec.structs.replace(means.lock, toolchains=(*means.lock.toolchains, *made[::-1]))
+    kernel = pin.flatcar(release("flatcar", FLATCAR), msgspec.structs.replace(means, lock=lock))
+    assert isinstance(kernel, Kernel)
+    assert (kernel.form, kernel.toolchain) == ("developer-container", toolchain)
+
+
+def test_where_all_toolchains_have_one_compiler_no_configuration_is_asked_for(vendor: Vendor, container: bytes) -> None:
+    vendor.sign(flatcar_url(DEVELOPER_CONTAINER), container)
+    vendor.sign(flatcar_url(VMLINUZ), b"vmlinuz")
+    pin.flatcar(release("flatcar", FLATCAR), vendor.means())
+    assert not [url for url in vendor.asked if CONFIG in url]
+
+
 def test_a_kernel_that_is_compiled_across_is_not_taken_from_a_container_whose_programs_would_not_run(vendor: Vendor) -> None:
     means = with_source(vendor)
     crossing = tuple(samples.changed(samples.cross(), name=name) for name in ("debian-12", "debian-12-source"))
