@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from .errors import DiskError, EngineError, LoginError, PipelineError, RegistryError, RegistryFullError
 
@@ -12,6 +12,9 @@ _AT_ONCE: Final = (DiskError, RegistryFullError, LoginError)
 _IN_A_ROW: Final = (EngineError, RegistryError)
 """What may pass: so many times, one after the other, that it does not."""
 _TIMES: Final = 3
+
+Met: TypeAlias = Literal["cause", "more", "its own"]
+"""Of what a pair met: why nothing more is begun, more of that, or something of its own."""
 
 
 class Brake:
@@ -42,17 +45,24 @@ class Brake:
         with self._lock:
             self._row = 0
 
-    def met(self, error: PipelineError) -> bool:
-        """Note what a pair met; True where that is the cause from which on nothing more is begun."""
+    def met(self, error: PipelineError) -> Met:
+        """Note what a pair met. Pairs that meet the same at one moment have one cause between them: the rest is more of it."""
         with self._lock:
+            if self._explains(error):
+                return "more"
             if self.cause is not None or not isinstance(error, (*_AT_ONCE, *_IN_A_ROW)):
-                return False
+                return "its own"
             self._row += 1
             if isinstance(error, _AT_ONCE) or self._row >= self._most:
                 self.cause = error
-            return self.cause is not None
+                return "cause"
+            return "its own"
 
     def explains(self, error: PipelineError) -> bool:
         """True where ``error`` is more of the cause, which was said: a disk, an engine or a registry does not work."""
+        with self._lock:
+            return self._explains(error)
+
+    def _explains(self, error: PipelineError) -> bool:
         alike = next((kind for kind in (DiskError, *_IN_A_ROW) if isinstance(self.cause, kind)), None)
         return alike is not None and isinstance(error, alike)

@@ -34,9 +34,10 @@ def _guarded(space: Workspace, action: Callable[[], object]) -> Callable[[], dic
 
 
 def _problem(space: Workspace, error: PipelineError) -> dict[str, str]:
-    if not space.brake.explains(error):
+    met = space.brake.met(error)
+    if met != "more":
         space.progress.problem(error)
-    if space.brake.met(error):
+    if met == "cause":
         left = len(space.to_do or ()) - space.brake.begun
         waiting = f"; {counted(left, 'pair')} for the next run" if left > 0 else ""
         space.progress.note("", f"nothing more is begun, since it would end alike{waiting}")
