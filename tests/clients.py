@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 from typing import Final
 
 
@@ -21,6 +22,14 @@ class Client:
         return done.stdout
 
 
+_UNIFIED: Final = Path("/sys/fs/cgroup/unified/cgroup.controllers")
+HYBRID: Final = _UNIFIED.exists() and bool(_UNIFIED.read_text().strip())
+"""True where version 2 of control groups holds controllers beside version 1: crun refuses to run anything there, runc does."""
+RUNTIME: Final = "runc" if HYBRID else "crun"
+"""What podman starts containers with. On a machine without any control groups only crun does."""
 RUN: Final = ("run", "--rm", "--network", "none")
 # podman raises limits to the kernel's own, which a sandbox may forbid even to root.
-PODMAN_RUN: Final = (*RUN, "--cgroups", "disabled", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
+PODMAN_RUN: Final = (
+    *(RUN if HYBRID else (*RUN, "--cgroups", "disabled")),
+    "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096",
+)  # fmt: skip

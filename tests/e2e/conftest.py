@@ -29,7 +29,7 @@ from pipeline.pinned import Lock
 from pipeline.registry import Registry
 from tests import host_vm
 from tests.checkout import DRIVER, KERNEL, MODULES, OTHER, ROOT, Checkout, Place, Ran, Whole
-from tests.clients import Client
+from tests.clients import RUNTIME, Client
 from tests.host_site import Site, running_site
 from tests.host_vm import Disk
 from tests.registry_process import running_registry
@@ -185,7 +185,7 @@ def podman(scratch: Path, docker: Client) -> Iterator[Client]:
         pytest.skip("podman needs root, or subordinate ids, to unpack an image with files of its own owners")
     driver = "overlay" if docker("info", "--format", "{{.Driver}}").strip() == "overlay2" else "vfs"
     places = ["--root", str(scratch / "podman"), "--runroot", str(scratch / "podman.run"), "--storage-driver", driver]
-    client = Client("podman", *places, "--cgroup-manager", "cgroupfs", "--runtime", "crun")
+    client = Client("podman", *places, "--cgroup-manager", "cgroupfs", "--runtime", RUNTIME)
     yield client
     client("image", "rm", "--all", "--force")
     # Not 'system reset': it would take the machine's own networks along.

@@ -22,6 +22,7 @@ from pipeline.index import Entry, Index, dump
 from pipeline.registry import Registry
 from pipeline.signing import KEY_FILE, signer
 from tests import registry_process
+from tests.clients import RUNTIME
 from tests.host_machine import KERNEL, NEXT, PROGRAM, A, make_key
 from tests.registry_process import running_registry
 
@@ -159,14 +160,11 @@ def host(request: pytest.FixtureRequest, tmp_path: Path, engine_host: str) -> It
         if shutil.which(name) is None:
             pytest.skip(f"{name} is not installed (./doit.sh test installs it)")
     env = {"DOCKER_HOST": engine_host}
-    controllers = Path("/sys/fs/cgroup/unified/cgroup.controllers")
-    if engine == "podman" and controllers.exists() and controllers.read_text().strip():
-        pytest.skip(f"crun takes no hybrid cgroups with controllers ({controllers}); podman runs in test_host_vm.py")
     if engine == "podman":
         # A store of its own; and limits that a container without all rights, such as CI's, may set.
         (tmp_path / "containers.conf").write_text(
             '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]\n'
-            '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+            f'[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\nruntime = "{RUNTIME}"\n'
         )
         env |= {"CONTAINERS_STORAGE_CONF": f"{tmp_path}/storage.conf", "CONTAINERS_CONF": f"{tmp_path}/containers.conf"}
         for driver in ("overlay", "vfs"):  # vfs is slow, and works on any disk
