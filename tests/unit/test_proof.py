@@ -94,6 +94,17 @@ class TestModules:
         compile_module(place / "nvidia.ko", info={"version": "535.309.01"})
         refused("open: nvidia.ko is version 535.309.01, the driver is 535.261.03", place)
 
+    def test_only_nvidia_itself_must_name_its_version_and_no_module_another(self, place: Path) -> None:
+        """nvidia-uvm of 470 names none: with it every pair of that branch was refused."""
+        compile_module(place / "nvidia.ko")
+        compile_module(place / "nvidia-uvm.ko", info={"version": ""})
+        assert prove(place)["modules"]["nvidia-uvm"]["version"] == ""
+        compile_module(place / "nvidia-uvm.ko", info={"version": "535.309.01"})
+        refused("open: nvidia-uvm.ko is version 535.309.01, the driver is 535.261.03", place)
+        (place / "nvidia-uvm.ko").unlink()
+        compile_module(place / "nvidia.ko", info={"version": ""})
+        refused("open: nvidia.ko is version unknown, the driver is 535.261.03", place)
+
     def test_a_module_for_another_machine_is_refused(self, place: Path) -> None:
         compile_module(place / "nvidia.ko")
         refused(f"open: nvidia.ko is for {arch()}, the kernel is riscv64", place, arch="riscv64")
