@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -23,11 +24,13 @@ from pipeline import boot, lock, proof, trees, vmlinux
 from pipeline.build import unpack_layer
 from pipeline.elf import read_module
 from pipeline.errors import PairFailed
+from pipeline.pin_kernels import BINCACHE, CONFIG
 from pipeline.pinned import Driver, Kernel, Toolchain
 from pipeline.tree import of_driver
 from pipeline.unpacking import Entry
 from pipeline.update_debian import debian_lock, read_debian
 from pipeline.upstream.fedora_kernel import kernel_rpm_urls
+from pipeline.upstream.flatcar import file_url
 from pipeline.upstream.nvidia_files import tesla_url, xfree86_url
 from pipeline.versions import DriverVersion
 from pipeline.workspace import Workspace
@@ -37,10 +40,12 @@ from tests.signed_archive import Key
 from tests.standins import packing, toolchain
 from tests.standins.driver import OLD
 from tests.standins.vendors import (
+    BARE_RELEASE,
     COREOS_KERNEL,
     COREOS_KEY,
     COREOS_RELEASE,
     CUDA,
+    DEVELOPER_CONTAINER,
     FEDORA_KERNEL,
     FEDORA_KEY,
     FEDORA_RELEASE,
@@ -94,10 +99,14 @@ amd64 = "{digest}"
 amd64 = ["{make}", "{patch}"]
 """
 )
+OLD_MODULES = ("nvidia", "nvidia-uvm", "nvidia-modeset")
 OLD_WISHES = (
     """
 [build]
-modules = ["nvidia"]
+modules = ["nvidia", "nvidia-uvm", "nvidia-modeset"]
+
+[kernel-org]
+keys = [{{fingerprint = "{key}", source = "{kernel_org}"}}]
 """
     + FLATCAR_WISHES
     + NVIDIA_WISHES
@@ -147,11 +156,11 @@ class World:
         return folder
 
 
-@pytest.fixture(scope="session")
-def world(scratch: Path, environ: dict[str, str], shared: Path) -> Iterator[World]:
+@pytest.fixture(scope="module")
+def world(room: Path, environ: dict[str, str], shared: Path) -> Iterator[World]:
     # A registry of its own: what the other tests' index says is theirs.
-    with running_registry(scratch / "coreos.registry") as address:
-        yield from made_world(scratch, environ, address.replace("127.0.0.1", "localhost"), shared)
+    with running_registry(room / "coreos.registry") as address:
+        yield from made_world(room, environ, address.replace("127.0.0.1", "localhost"), shared)
 
 
 def folder(path: Path) -> Path:
@@ -159,14 +168,15 @@ def folder(path: Path) -> Path:
     return path
 
 
-def made_world(scratch: Path, environ: dict[str, str], registry: str, shared: Path) -> Iterator[World]:
-    checkout = Checkout(scratch / "coreos", DRIVER_REGISTRY=registry, **environ)
+def made_world(room: Path, environ: dict[str, str], registry: str, shared: Path) -> Iterator[World]:
+    checkout = Checkout(room / "coreos", DRIVER_REGISTRY=registry, **environ)
     space = checkout.space()
-    work = scratch / "vendors"
+    work = room / "vendors"
     work.mkdir()
     with Key() as key, vendors(work, space.inputs, space.lock, DRIVER, shared / "upstream", key) as made:
         digest = toolchain.pushed(space, registry, checkout.environ, folder(work / "image"))
-        wishes = WISHES.format(key=made.fingerprint, fedora=FEDORA_KEY, flatcar=FLATCAR_KEY, digest=digest, **TOOLCHAIN_RPMS)
+        keys = {"key": made.fingerprint, "fedora": FEDORA_KEY, "flatcar": FLATCAR_KEY}
+        wishes = WISHES.format(channel="stable", digest=digest, **keys, **TOOLCHAIN_RPMS)
         (checkout.root / "versions.toml").write_text(wishes)
         kept = msgspec.structs.replace(space.lock, drivers=(), kernels=(), pending=(), pending_drivers=())
         (checkout.root / "versions.lock").write_bytes(lock.dump(kept))
@@ -175,18 +185,17 @@ def made_world(scratch: Path, environ: dict[str, str], registry: str, shared: Pa
         yield World(checkout, made, update, checkout.doit("--json"))
 
 
-@pytest.fixture(scope="session")
-def old(world: World, scratch: Path, environ: dict[str, str]) -> World:
-    """Another checkout, which wants the older driver on Flatcar's kernel."""
-    held = world.checkout.environ
-    settings = {"DRIVER_REGISTRY": held["DRIVER_REGISTRY"], "DRIVER_MIRRORS": held["DRIVER_MIRRORS"]}
-    checkout = Checkout(scratch / "coreos-old", **settings, **environ)
-    adopt_layers(world.checkout, checkout)
-    wishes = OLD_WISHES.format(key=world.vendors.fingerprint, flatcar=FLATCAR_KEY)
-    (checkout.root / "versions.toml").write_text(wishes)
-    checkout.relock(lambda lock: msgspec.structs.replace(lock, drivers=(), kernels=(), pending=(), pending_drivers=()))
+@pytest.fixture(scope="module")
+def old(of_source: World, room: Path) -> World:
+    """Another checkout, which wants the older driver on the release of Flatcar that has no developer container."""
+    checkout = Checkout(room / "coreos-old", **{name: of_source.checkout.environ[name] for name in NAMES})
+    adopt_layers(of_source.checkout, checkout)
+    keys = {"key": of_source.vendors.fingerprint, "flatcar": FLATCAR_KEY, "kernel_org": KERNEL_KEY}
+    (checkout.root / "versions.toml").write_text(OLD_WISHES.format(channel="beta", **keys))
+    held = msgspec.structs.replace(of_source.checkout.space().lock, drivers=(), kernels=(), pending=(), pending_drivers=())
+    (checkout.root / "versions.lock").write_bytes(lock.dump(held))
     update = checkout.doit("update")
-    return World(checkout, world.vendors, update, checkout.doit("--json"))
+    return World(checkout, of_source.vendors, update, checkout.doit("--json"))
 
 
 def test_an_update_pins_both_vendors_kernels_and_the_driver(world: World) -> None:
@@ -359,11 +368,11 @@ def test_an_image_for_machines_with_nvswitch_carries_the_fabric_manager_of_its_v
 
 
 def test_a_redist_archive_gives_the_same_module_sources_and_a_proved_userspace(
-    world: World, scratch: Path, environ: dict[str, str]
+    world: World, room: Path, environ: dict[str, str]
 ) -> None:
     """Pinned by the sum of its manifest; what is compiled then is what a run file gives, so that is not compiled again here."""
     settings = {name: world.checkout.environ[name] for name in ("DRIVER_REGISTRY", "DRIVER_MIRRORS")}
-    checkout = Checkout(scratch / "coreos-redist", **settings, **environ)
+    checkout = Checkout(room / "coreos-redist", **settings, **environ)
     adopt_layers(world.checkout, checkout)
     wishes = (world.checkout.root / "versions.toml").read_text()
     wishes = wishes.replace('sources = ["data-centre"]', f'sources = ["redist"]\ncuda = ["{CUDA}"]')
@@ -416,13 +425,48 @@ def test_a_driver_with_proprietary_modules_only_has_a_proved_userspace(old: Worl
     assert not [name for name in names if name.startswith("firmware/nvidia/") and name.endswith(".bin")]
 
 
+def test_a_flatcar_release_without_a_container_is_pinned_from_its_config_and_kernel_orgs_source(old: World) -> None:
+    places = (
+        file_url("beta", "amd64", BARE_RELEASE, DEVELOPER_CONTAINER),
+        f"{BINCACHE}/amd64/{BARE_RELEASE}/{DEVELOPER_CONTAINER}",
+    )
+    assert not [url for url in places if old.vendors.place(url).exists()], "both places answer 404"
+    kernel = old.kernel(FLATCAR_KERNEL)
+    assert (kernel.os, kernel.form, kernel.toolchain) == ("flatcar", "source", "debian-12-source")
+    assert [(release.channel, release.version) for release in kernel.releases] == [("beta", BARE_RELEASE)]
+    assert [file.file_name for file in kernel.headers] == [CONFIG, TARBALL]
+    assert [file.trust for file in (*kernel.headers, *kernel.image)] == ["vendor-sum"] * 3
+
+
 def test_its_modules_are_compiled_and_loaded_on_the_booted_kernel_and_pushed(old: World, tmp_path: Path) -> None:
     pair = f"flatcar/amd64:{FLATCAR_KERNEL}-{OLD}"
     assert old.build.outcomes == {pair: "built"}
     assert old.build.steps("proof") == [pair]
-    module = read_module(old.module(FLATCAR_KERNEL, tmp_path))
-    assert (module.first("version"), module.first("license")) == (OLD, "NVIDIA")
+    assert f"{OLD}-{FLATCAR_KERNEL}-flatcar{BARE_RELEASE}" in old.checkout.space().registry.tags()
+    place = old.module(FLATCAR_KERNEL, tmp_path)
+    module = read_module(place)
+    assert (module.first("vermagic").split()[0], module.first("version")) == (FLATCAR_KERNEL, OLD)
+    assert module.first("license") == "NVIDIA"
     assert [labels["io.coreos-nvidia.kinds"] for labels in old.labels()] == ["proprietary"]
+    flatcar = old.vendors.kernels[FLATCAR_KERNEL]
+    booted = boot.boot(flatcar.vmlinuz, {"proprietary": place}, base=old.base(tmp_path / "base"), kernel_modules=None)
+    assert "No such device" in booted.lines["proprietary"], "out of the image that was pushed"
+
+
+def test_a_source_gives_every_module_and_each_is_held_against_what_the_kernel_exports(old: World, tmp_path: Path) -> None:
+    """nvidia-uvm takes from nvidia and from the kernel; what only the kernel's table says cannot be left out of it."""
+    (row,) = old.checkout.index()["pairs"]
+    assert set(row["proof"]["modules"]["proprietary"]) == set(OLD_MODULES)
+    place = old.module(FLATCAR_KERNEL, tmp_path).parent
+    exports = vmlinux.exports(old.vendors.kernels[FLATCAR_KERNEL].vmlinuz)
+    told: dict[str, Any] = {"kernel": FLATCAR_KERNEL, "driver": OLD, "kind": "proprietary", "arch": "amd64", "modversions": False}
+    told["expected"] = [f"{name}.ko" for name in OLD_MODULES]
+    assert set(proof.prove_modules(place, symvers=exports, **told)["modules"]) == set(OLD_MODULES)
+    wants = set(read_module(place / "nvidia-uvm.ko").undefined)
+    others = {name for module in ("nvidia", "nvidia-modeset") for name in read_module(place / f"{module}.ko").undefined}
+    gone = min(wants & set(exports) - others)
+    with pytest.raises(PairFailed, match=f"nvidia-uvm.ko: unknown symbol {gone}"):
+        proof.prove_modules(place, symvers={name: one for name, one in exports.items() if name != gone}, **told)
 
 
 RETIRED = (
@@ -463,10 +507,10 @@ def source_toolchain(space: Workspace) -> Toolchain:
     return next(t for t in made.toolchains if t.name == "debian-12-source")
 
 
-@pytest.fixture(scope="session")
-def of_source(world: World, scratch: Path) -> World:
+@pytest.fixture(scope="module")
+def of_source(world: World, room: Path) -> World:
     """A checkout that follows Container Linux and, for the machine one stands on, the committed [debian]."""
-    checkout = Checkout(scratch / "coreos-source", **{name: world.checkout.environ[name] for name in NAMES})
+    checkout = Checkout(room / "coreos-source", **{name: world.checkout.environ[name] for name in NAMES})
     adopt_layers(world.checkout, checkout)
     toolchain = source_toolchain(checkout.space())
     wishes = RETIRED.format(
@@ -484,10 +528,10 @@ def of_source(world: World, scratch: Path) -> World:
     return World(checkout, world.vendors, update, checkout.doit("--json"))
 
 
-@pytest.fixture(scope="session")
-def machine(of_source: World, scratch: Path) -> World:
+@pytest.fixture(scope="module")
+def machine(of_source: World, room: Path) -> World:
     """A checkout on a machine that runs that kernel: what is pinned and built is the machine's own. Nothing is compiled twice."""
-    checkout = Checkout(scratch / "machine", **{name: of_source.checkout.environ[name] for name in NAMES})
+    checkout = Checkout(room / "machine", **{name: of_source.checkout.environ[name] for name in NAMES})
     adopt_layers(of_source.checkout, checkout)
     debian = re.search(r"(?ms)^\[debian\]\n.*?(?=^# CoreOS)", (ROOT / "versions.toml").read_text())
     assert debian

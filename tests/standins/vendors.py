@@ -43,6 +43,8 @@ FEDORA_KERNEL = f"{kernel.VERSION}-200.fc44.x86_64"
 FLATCAR_KERNEL = f"{kernel.VERSION}-flatcar"
 COREOS_KERNEL = f"{kernel.VERSION}-coreos"
 FEDORA_RELEASE, FLATCAR_RELEASE, COREOS_RELEASE = "44.20991231.3.0", "9999.9.9", "9999.0.0"
+BARE_RELEASE = "9999.1.0"
+"""Of Flatcar's beta channel: the same kernel, its configuration, and no developer container."""
 FEDORA_KEY = "https://fedoraproject.org/fedora.gpg"
 FLATCAR_KEY = "https://www.flatcar.org/security/image-signing-key/Flatcar_Image_Signing_Key.asc"
 COREOS_KEY = "https://coreos.com/security/image-signing-key/CoreOS_Image_Signing_Key.asc"
@@ -81,7 +83,7 @@ keys = [{{fingerprint = "{key}", source = "{fedora}"}}]
 """
 FLATCAR_WISHES = """
 [flatcar]
-channels = ["stable"]
+channels = ["{channel}"]
 arches = ["amd64"]
 keep = 1
 ahead = false
@@ -194,9 +196,10 @@ def kernels(work: Path, inputs: Inputs) -> Path:
 def feeds(recorded: Path) -> dict[str, bytes]:
     """The recorded feeds, each with the stand-in release as its newest."""
     found = recorded_upstream.documents(recorded)
-    feed = json.loads(found[flatcar.feed_url("stable")])
-    newest = {**feed["current"], "major_software": {"kernel": [kernel.VERSION]}, "release_date": "2026-09-01 00:00:00 +0000"}
-    found[flatcar.feed_url("stable")] = json.dumps({**feed, FLATCAR_RELEASE: newest, "current": newest}).encode()
+    for channel, release in (("stable", FLATCAR_RELEASE), ("beta", BARE_RELEASE)):
+        feed = json.loads(found[flatcar.feed_url(channel)])
+        newest = {**feed["current"], "major_software": {"kernel": [kernel.VERSION]}, "release_date": "2026-09-01 00:00:00 +0000"}
+        found[flatcar.feed_url(channel)] = json.dumps({**feed, release: newest, "current": newest}).encode()
     retired = json.loads(found[container_linux.FEED])
     last = {
         **list(retired.values())[-1],
@@ -287,7 +290,7 @@ def old_driver(made: Vendors, work: Path, inputs: Inputs) -> None:
 
 
 def flatcar_files(made: Vendors, work: Path, key: Key) -> None:
-    """The developer container, the kernel and its config, each with signature and digests."""
+    """The developer container, the kernel and its config, each with signature and digests; of beta's release no container."""
     build = made.kernels[FLATCAR_KERNEL]
     home = work / "root/usr/lib/modules" / FLATCAR_KERNEL
     home.mkdir(parents=True)
@@ -301,6 +304,8 @@ def flatcar_files(made: Vendors, work: Path, key: Key) -> None:
     }
     for name, path in files.items():
         _signed(made, flatcar.file_url("stable", "amd64", FLATCAR_RELEASE, name), path.read_bytes(), key)
+        if path != image:
+            _signed(made, flatcar.file_url("beta", "amd64", BARE_RELEASE, name), path.read_bytes(), key)
 
 
 def container_linux_files(made: Vendors, key: Key) -> None:

@@ -89,7 +89,7 @@ class Broken:
         mirrors = made.mirrors(work / "mirrors.toml", "localhost:1")
         self.store = work / "cache"
         self.checkout = Checkout(work / "checkout", DRIVER_MIRRORS=str(mirrors), DRIVER_CACHE=str(self.store))
-        wishes = WISHES.format(key=made.fingerprint, fedora=FEDORA_KEY, flatcar=FLATCAR_KEY)
+        wishes = WISHES.format(key=made.fingerprint, fedora=FEDORA_KEY, flatcar=FLATCAR_KEY, channel="stable")
         (self.checkout.root / "versions.toml").write_text(wishes)
         self.checkout.relock(lambda lock: msgspec.structs.replace(lock, drivers=(), kernels=(), pending=(), pending_drivers=()))
         self.signed(VMLINUZ, b"vmlinuz")
