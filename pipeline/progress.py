@@ -35,10 +35,14 @@ class Progress:
         self._begun = time.monotonic()
         self.problems: dict[str, int] = {}
         """Each line that ``problem`` said, and the exit status it stands for."""
+        self.outcomes: dict[str, str] = {}
+        """What pairs came to while this run worked on them."""
 
     def event(self, event: Event, pair: str, text: str, **values: Any) -> None:
         """Say one thing. ``pair`` is its id, or the name of a shared part (``toolchain:…``, ``driver:…``, ``base:…``)."""
         with self._lock:
+            if event == "outcome":
+                self.outcomes[pair] = values["outcome"]
             if self.as_json:
                 self._row(event, pair, text, values)
             else:

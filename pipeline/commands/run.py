@@ -95,7 +95,12 @@ def _settle(space: Workspace, chosen: Sequence[Pair]) -> Mapping[str, int]:
         found = ledger.selected(ledger.local_index(space.root).pairs, chosen) if "failed" in outcomes else []
         serial = book.serial
     else:
-        index = publish(space, space.to_do or ())
+        try:
+            index = publish(space, space.to_do or ())
+        except PipelineError as error:
+            if not space.brake.explains(error):
+                progress.problem(error)
+            return _unpublished(space)
         found = ledger.selected(index.pairs, chosen)
         outcomes, serial = [entry.outcome for entry in found], index.serial
     totals = indexes.tally(outcomes)
@@ -110,6 +115,16 @@ def _settle(space: Workspace, chosen: Sequence[Pair]) -> Mapping[str, int]:
     for entry in found:
         if entry.outcome == "failed":
             print(f"doit: {entry.id} failed: {entry.reason}", file=sys.stderr)
+    return totals
+
+
+def _unpublished(space: Workspace) -> Mapping[str, int]:
+    """Say the end of a run whose outcomes are in no index yet, which the next run makes of the registry's tags."""
+    outcomes = [space.progress.outcomes.get(pair.id, "pending") for pair in space.to_do or ()]
+    totals = {name: outcomes.count(name) for name in sorted(set(outcomes))}
+    words = ", ".join(f"{number} {name}" for name, number in totals.items())
+    text = f"{counted(len(outcomes), 'pair')} worked on: {words or 'none'}; the index could not be published, the next run does"
+    space.progress.event("end", "", text, totals=totals)
     return totals
 
 

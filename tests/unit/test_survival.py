@@ -213,6 +213,23 @@ def test_a_registry_that_takes_nothing_is_tried_with_three_pairs_and_not_with_ev
         assert notes == [f"nothing more is begun, since it would end alike; {counted(COUNT - 3, 'pair')} for the next run"]
 
 
+def test_a_run_that_cannot_publish_its_index_still_ends_with_its_totals_and_the_next_one_publishes(project: SmallProject) -> None:
+    def decide(asked: Asked) -> Fault | None:
+        return Fault("status", status=501) if asked.method == "PUT" and asked.path.endswith("/manifests/index") else None
+
+    with FaultyProxy(project.environ["DRIVER_REGISTRY"], decide) as proxy:
+        project.environ["DRIVER_REGISTRY"] = proxy.place
+        status, out, err = finish(start(project, "--json"))
+        events = [json.loads(line) for line in out.splitlines()]
+        assert (status, len(said(err))) == (2, 1), err
+        assert [event["text"] for event in events if event["event"] == "problem"] == [said(err)[0].removeprefix("doit: ")]
+        assert (events[-1]["event"], events[-1]["totals"], "serial" in events[-1]) == ("end", {"built": COUNT}, False)
+        assert "the index could not be published" in events[-1]["text"]
+        proxy.decide = lambda asked: None
+        status, out, _ = finish(start(project, "--json"))
+        assert (status, json.loads(out.splitlines()[-1])["serial"], len(builds(project))) == (0, 1, COUNT)
+
+
 def test_pairs_at_once_in_processes_are_refused_since_their_problems_would_stay_there(project: SmallProject) -> None:
     project.environ["STAND_IN_LOG"] = "/dev/full"
     status, out, err = finish(start(project, "-n", "2", "-P", "process"))
