@@ -81,15 +81,16 @@ class Ran:
 
 
 class Checkout:
-    """A copy of this checkout below ``root``."""
+    """A copy of this checkout below ``root``, which is made where there is none."""
 
     def __init__(self, root: Path, **environ: str) -> None:
         self.root = root
-        root.mkdir(parents=True)
-        for name in FILES:
-            shutil.copy2(ROOT / name, root / name)
-        for name in FOLDERS:
-            shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        if not root.exists():
+            root.mkdir(parents=True)
+            for name in FILES:
+                shutil.copy2(ROOT / name, root / name)
+            for name in FOLDERS:
+                shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         held = {name: value for name, value in os.environ.items() if name not in OURS}
         self.environ = {**held, "PYTHONPATH": str(root), **environ}
 

@@ -1,55 +1,28 @@
-"""What the end-to-end tests of the pipeline share: an engine, a registry, and pairs that are built once for all of them.
+"""What the end-to-end tests of the pipeline share beside the pairs (tests/pairs.py): clients of the images, hosts, stand-ins.
 
 The engine is the one that ``./doit.sh test`` found or started, the download cache is this checkout's, so packages come
 over the network once. Everything else (checkouts, registries) lies below ``build/`` and goes with the session.
-
-What is built, in what order, whoever asks first:
-
-1. ``full``: one pair as the committed files have it, every kind and every module, into an empty registry.
-2. ``whole``: the whole committed lock, every kind, but of modules only ``nvidia`` (minutes instead of a quarter of an
-   hour). ``DRIVER_TEST_FULL=1`` makes that run full as well.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from pipeline import engine
-from pipeline.pinned import Lock
 from pipeline.registry import Registry
 from tests import host_vm
-from tests.checkout import DRIVER, KERNEL, MODULES, OTHER, ROOT, Checkout, Place, Ran, Whole
+from tests.checkout import DRIVER, KERNEL, ROOT, Checkout, Place, Whole
 from tests.clients import RUNTIME, Client
 from tests.host_site import Site, running_site
 from tests.host_vm import Disk
-from tests.registry_process import running_registry
+from tests.pairs import Full
 from tests.standins import loaded_driver
-
-
-@pytest.fixture(scope="session")
-def engine_host() -> str:
-    """Address of the engine that ``./doit.sh test`` found or started."""
-    host = engine.address(os.environ, "", ROOT / engine.ENGINE_FILE)
-    engine.Engine(host)  # none answers: its one line says what to do
-    return host
-
-
-@pytest.fixture(scope="session")
-def scratch() -> Iterator[Path]:
-    """A folder on the disk of the download cache, so that inputs are linked, not copied."""
-    (ROOT / "build").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=ROOT / "build", prefix="e2e.") as folder:
-        yield Path(folder)
 
 
 @pytest.fixture(scope="module")
@@ -59,26 +32,6 @@ def room(scratch: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.fixture(scope="session")
-def registry(scratch: Path) -> Iterator[Place]:
-    """A registry, empty at first."""
-    with running_registry(scratch / "registry") as address:
-        yield Place(address.replace("127.0.0.1", "localhost"), scratch / "registry/registry.log")
-
-
-@pytest.fixture(scope="session")
-def environ(engine_host: str) -> dict[str, str]:
-    """Where a test's checkout finds engine and downloaded packages; the registry is its own affair."""
-    cache = os.environ.get("DRIVER_CACHE") or str(ROOT / "build/cache")
-    return {"DOCKER_HOST": engine_host, "DRIVER_CACHE": cache}
-
-
-@pytest.fixture(scope="session")
-def checkout(scratch: Path, environ: dict[str, str], registry: Place) -> Checkout:
-    """The checkout that ``full`` and ``whole`` are built in."""
-    return Checkout(scratch / "checkout", DRIVER_REGISTRY=registry.address, **environ)
-
-
 @pytest.fixture
 def bare(tmp_path: Path, environ: dict[str, str]) -> Checkout:
     """A checkout of one test, with no registry."""
@@ -86,60 +39,15 @@ def bare(tmp_path: Path, environ: dict[str, str]) -> Checkout:
 
 
 @pytest.fixture(scope="session")
-def full(checkout: Checkout) -> Ran:
-    """``doit 'image:*6.1.0-47*'`` on the committed files, into an empty registry."""
-    return checkout.doit("--json", f"image:*{KERNEL}*").ended(0)
-
-
-@pytest.fixture(scope="session")
-def full_index(checkout: Checkout, full: Ran) -> dict[str, Any]:
+def full_index(full: Full) -> dict[str, Any]:
     """``build/index.json`` as it was after ``full``."""
-    assert full.status == 0
-    return checkout.index()
+    return full.index
 
 
 @pytest.fixture(scope="session")
-def full_tags(checkout: Checkout, full_index: dict[str, Any]) -> dict[str, str]:
+def full_tags(full: Full) -> dict[str, str]:
     """Every tag of the registry after ``full``, and the digest it named."""
-    registry = checkout.space().registry
-    return {tag: str(registry.digest(tag)) for tag in registry.tags()}
-
-
-@pytest.fixture(scope="session")
-def whole(checkout: Checkout, registry: Place, full_tags: dict[str, str]) -> Whole:
-    """The whole lock in three runs, the first of which is killed."""
-    committed = (checkout.root / "versions.lock").read_bytes()
-    checkout.only(modules=MODULES)
-    checkout.relock(without(OTHER))
-    killed = kill_after_a_pair(checkout)
-    resumed = checkout.doit("--json").ended(0)
-    (checkout.root / "versions.lock").write_bytes(committed)
-    added = checkout.doit("--json").ended(0)
-    return Whole(checkout, registry, killed, resumed, added, changed=bool(MODULES))
-
-
-def kill_after_a_pair(checkout: Checkout) -> Ran:
-    """Run ``doit`` until a pair has an outcome, then end it with SIGKILL."""
-    said: list[str] = []
-    with checkout.start("--json") as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        for line in process.stdout:
-            said.append(line)
-            if json.loads(line)["event"] == "outcome":
-                process.send_signal(signal.SIGKILL)
-                break
-        err = process.stderr.read()
-    return Ran(process.returncode, "".join(said), err, 0.0)
-
-
-def without(kernel: str) -> Callable[[Lock], Lock]:
-    """A change of the lock: ``kernel`` is not pinned."""
-
-    def change(lock: Lock) -> Lock:
-        return msgspec.structs.replace(lock, kernels=tuple(k for k in lock.kernels if k.kernel != kernel))
-
-    return change
+    return full.tags
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """The main job on the committed lock, from an empty registry to a run that has nothing to do.
 
 ``full`` is the pair of 6.1.0-47 as the committed files have it; ``whole`` is every pair of the lock and every kind, of
-modules only ``nvidia`` unless DRIVER_TEST_FULL is set (conftest.py).
+modules only ``nvidia`` unless DRIVER_TEST_FULL is set (tests/pairs.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import pytest
 from pipeline.registry import Manifest
 from pipeline.render import MODULES
 from pipeline.workspace import Workspace
-from tests.checkout import DRIVER, KERNEL, OTHER, Checkout, Ran, Whole, layers, unpacked
+from tests.checkout import DRIVER, KERNEL, OTHER, Checkout, Whole, layers, unpacked
+from tests.pairs import Full
 
 pytestmark = [pytest.mark.e2e, pytest.mark.budget("thread")]
 
@@ -38,20 +39,21 @@ def image(space: Workspace, tag: str) -> tuple[Manifest, dict[str, Any], dict[st
 
 
 @pytest.fixture(scope="module")
-def entry(full: Ran, full_index: dict[str, Any]) -> dict[str, Any]:
+def entry(full_index: dict[str, Any]) -> dict[str, Any]:
     """The full pair's row of the index, as it was after its run."""
     found: list[dict[str, Any]] = [row for row in full_index["pairs"] if (row["kernel"], row["driver"]) == (KERNEL, DRIVER)]
     assert len(found) == 1
     return found[0]
 
 
-def test_a_pair_goes_from_pinned_packages_to_an_image_in_steps_with_seconds(full: Ran) -> None:
-    assert full.outcomes == {PAIR: "built"}
-    own = dict.fromkeys(name for name in full.steps("build") if not name.startswith("toolchain:"))  # which the engine may have
+def test_a_pair_goes_from_pinned_packages_to_an_image_in_steps_with_seconds(full: Full) -> None:
+    ran = full.ran
+    assert ran.outcomes == {PAIR: "built"}
+    own = dict.fromkeys(name for name in ran.steps("build") if not name.startswith("toolchain:"))  # which the engine may have
     assert list(own) == ["base:amd64", f"driver:{DRIVER}/amd64", PAIR]
-    assert full.steps("proof") == [PAIR]
-    assert all(event["seconds"] >= 0 for event in full.events if event["event"] == "step")
-    assert full.err == ""
+    assert ran.steps("proof") == [PAIR]
+    assert all(event["seconds"] >= 0 for event in ran.events if event["event"] == "step")
+    assert ran.err == ""
 
 
 def test_its_entry_in_the_index_says_what_was_built_and_what_proved_it(entry: dict[str, Any]) -> None:

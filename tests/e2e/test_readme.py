@@ -24,8 +24,9 @@ import msgspec
 import pytest
 
 from pipeline.pinned import Lock
-from tests.checkout import DRIVER, OTHER, Checkout, Ran, Whole
+from tests.checkout import DRIVER, OTHER, Checkout, Whole
 from tests.documents import README, blocks, commands
+from tests.pairs import Full
 from tests.registry_process import running_registry
 
 pytestmark = [pytest.mark.e2e, pytest.mark.budget("thread")]
@@ -220,10 +221,10 @@ def shape(text: str) -> str:
     return re.sub(r"\d+(\.\d+)*", "<n>", text).replace("<n> pairs:", "<n> pair:")
 
 
-def test_the_sample_output_of_the_first_command_is_what_it_prints(full: Ran) -> None:
+def test_the_sample_output_of_the_first_command_is_what_it_prints(full: Full) -> None:
     sample = next(text for text in blocks(README, "text") if "compiled open modules" in text).splitlines()
     real = set()
-    for event in full.events:
+    for event in full.ran.events:
         pair = f"{event['pair']}: " if "pair" in event else ""
         real.add(shape(f"{pair}{event['text']}"))
     machine = "\n".join(path.read_text() for path in (README.parent / "machine").glob("*.sh"))

@@ -1,0 +1,245 @@
+"""The pairs that the end-to-end tests share: built once, by a process that works beside the tests that need none of them.
+
+The compiler takes two processors for many minutes, most other tests one. So that process begins with the session where any
+chosen test wants its pairs, and those tests come last (``pytest_collection_modifyitems``). What it builds, in this order:
+
+1. ``full``: one pair as the committed files have it, every kind and every module, into an empty registry.
+2. ``whole``: the whole committed lock, every kind, but of modules only ``nvidia`` (minutes instead of a quarter of an
+   hour). ``DRIVER_TEST_FULL=1`` makes that run full as well.
+
+A pytest plugin; ``python -m tests.pairs ROOT FOLDER STAGE…`` is the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from pipeline import engine
+from pipeline.errors import PipelineError
+from pipeline.pinned import Lock
+from tests.checkout import KERNEL, MODULES, OTHER, ROOT, Checkout, Place, Ran, Whole
+from tests.registry_process import running_registry
+
+STAGES: Final = ("full", "whole")
+_seconds: Final[dict[str, float]] = {}
+"""How long each took, most of that beside the tests."""
+
+
+@dataclass(frozen=True)
+class Full:
+    """The first run, and what there was after it: ``build/index.json``, and every tag of the registry with its digest."""
+
+    ran: Ran
+    index: dict[str, Any]
+    tags: dict[str, str]
+
+
+class Pairs:
+    """The process and what it has built so far; ``checkout`` is where."""
+
+    def __init__(self, checkout: Checkout, folder: Path) -> None:
+        self.checkout, self.folder = checkout, folder
+        folder.mkdir()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def begin(self, *stages: str) -> None:
+        """Let it build ``stages``; one process at a time."""
+        words = [sys.executable, "-m", "tests.pairs", str(self.checkout.root), str(self.folder), *stages]
+        with (self.folder / "log").open("wb") as log:
+            environ = {**self.checkout.environ, "PYTHONPATH": str(ROOT)}
+            self._process = subprocess.Popen(
+                words, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def result(self, stage: str) -> dict[str, Any]:
+        """What ``stage`` came to, when it has; raises RuntimeError where it failed."""
+        place = self.folder / f"{stage}.json"
+        while not place.exists():
+            if self._process is None:
+                self.begin(*STAGES[: STAGES.index(stage) + 1])
+            elif self._process.poll() == 0:
+                self._process = None  # it was asked for less
+            elif self._process.returncode:
+                raise RuntimeError(f"'{stage}' could not be built:\n{(self.folder / 'log').read_text(errors='replace')[-6000:]}")
+            time.sleep(0.2)
+        found: dict[str, Any] = json.loads(place.read_bytes())
+        _seconds[stage] = found.pop("seconds")
+        return found
+
+    def close(self) -> None:
+        """End the process and what it started."""
+        if self._process is None:
+            return
+        for deadly in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, deadly)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(60)
+
+
+def build(checkout: Checkout, folder: Path, stages: Collection[str]) -> None:
+    """Build what of ``stages`` is not in ``folder`` yet, and put there what each came to."""
+    for stage, make in (("full", make_full), ("whole", make_whole)):
+        place = folder / f"{stage}.json"
+        if stage in stages and not place.exists():
+            begun = time.monotonic()
+            place.with_suffix(".new").write_text(json.dumps(make(checkout) | {"seconds": time.monotonic() - begun}))
+            place.with_suffix(".new").rename(place)
+
+
+def make_full(checkout: Checkout) -> dict[str, Any]:
+    """``doit 'image:*6.1.0-47*'`` on the committed files, into an empty registry."""
+    ran = checkout.doit("--json", f"image:*{KERNEL}*").ended(0)
+    registry = checkout.space().registry
+    tags = {tag: str(registry.digest(tag)) for tag in registry.tags()}
+    return {"ran": asdict(ran), "index": checkout.index(), "tags": tags}
+
+
+def make_whole(checkout: Checkout) -> dict[str, Any]:
+    """The whole lock in three runs, the first of which is killed."""
+    committed = (checkout.root / "versions.lock").read_bytes()
+    checkout.only(modules=MODULES)
+    checkout.relock(without(OTHER))
+    killed = kill_after_a_pair(checkout)
+    resumed = checkout.doit("--json").ended(0)
+    (checkout.root / "versions.lock").write_bytes(committed)
+    added = checkout.doit("--json").ended(0)
+    return {"killed": asdict(killed), "resumed": asdict(resumed), "added": asdict(added)}
+
+
+def kill_after_a_pair(checkout: Checkout) -> Ran:
+    """Run ``doit`` until a pair has an outcome, then end it with SIGKILL."""
+    said: list[str] = []
+    with checkout.start("--json") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            said.append(line)
+            if json.loads(line)["event"] == "outcome":
+                process.send_signal(signal.SIGKILL)
+                break
+        err = process.stderr.read()
+    return Ran(process.returncode, "".join(said), err, 0.0)
+
+
+def without(kernel: str) -> Callable[[Lock], Lock]:
+    """A change of the lock: ``kernel`` is not pinned."""
+
+    def change(lock: Lock) -> Lock:
+        return msgspec.structs.replace(lock, kernels=tuple(k for k in lock.kernels if k.kernel != kernel))
+
+    return change
+
+
+def wanted(item: pytest.Item) -> list[str]:
+    """The stages that a test needs: one takes the checkout as the one before it left it."""
+    names = set(getattr(item, "fixturenames", ()))
+    if "images" in names and not os.environ.get("DRIVER_TEST_IMAGES") and not _skipped(item):
+        names.add("whole")
+    return list(STAGES[: max((at + 1 for at, stage in enumerate(STAGES) if stage in names), default=0)])
+
+
+def _skipped(item: pytest.Item) -> bool:
+    return item.get_closest_marker("skip") is not None or any(
+        mark.args and mark.args[0] is True for mark in item.iter_markers("skipif")
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules of tests that need none of the pairs come first."""
+    last = {item.path for item in items if wanted(item)}
+    items.sort(key=lambda item: item.path in last)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line for what is in no test's time, or not in all of it."""
+    if _seconds:
+        words = ", ".join(f"'{stage}' {seconds / 60:.1f}" for stage, seconds in _seconds.items())
+        terminalreporter.write_line(f"beside the tests, and counted only where one waited for it: {words} minutes")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _begun_ahead(request: pytest.FixtureRequest) -> None:
+    """Begin with the session what any of its tests wants."""
+    stages = {stage for item in request.session.items for stage in wanted(item)}
+    if stages:
+        with contextlib.suppress(PipelineError):  # no engine answers: the tests that need it say so
+            request.getfixturevalue("pairs").begin(*sorted(stages))
+
+
+@pytest.fixture(scope="session")
+def engine_host() -> str:
+    """Address of the engine that ``./doit.sh test`` found or started."""
+    host = engine.address(os.environ, "", ROOT / engine.ENGINE_FILE)
+    engine.Engine(host)  # none answers: its one line says what to do
+    return host
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """A folder on the disk of the download cache, so that inputs are linked, not copied."""
+    (ROOT / "build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ROOT / "build", prefix="e2e.") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def registry(scratch: Path) -> Iterator[Place]:
+    """A registry, empty at first."""
+    with running_registry(scratch / "registry") as address:
+        yield Place(address.replace("127.0.0.1", "localhost"), scratch / "registry/registry.log")
+
+
+@pytest.fixture(scope="session")
+def environ(engine_host: str) -> dict[str, str]:
+    """Where a test's checkout finds engine and downloaded packages; the registry is its own affair."""
+    cache = os.environ.get("DRIVER_CACHE") or str(ROOT / "build/cache")
+    return {"DOCKER_HOST": engine_host, "DRIVER_CACHE": cache}
+
+
+@pytest.fixture(scope="session")
+def checkout(scratch: Path, environ: dict[str, str], registry: Place) -> Checkout:
+    """The checkout that ``full`` and ``whole`` are built in."""
+    return Checkout(scratch / "checkout", DRIVER_REGISTRY=registry.address, **environ)
+
+
+@pytest.fixture(scope="session")
+def pairs(checkout: Checkout, scratch: Path) -> Iterator[Pairs]:
+    """What builds them."""
+    made = Pairs(checkout, scratch / "pairs")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def full(pairs: Pairs) -> Full:
+    """The first run."""
+    found = pairs.result("full")
+    return Full(Ran(**found["ran"]), found["index"], found["tags"])
+
+
+@pytest.fixture(scope="session")
+def whole(pairs: Pairs, registry: Place) -> Whole:
+    """The three runs over the whole lock."""
+    runs = {name: Ran(**ran) for name, ran in pairs.result("whole").items()}
+    return Whole(pairs.checkout, registry, **runs, changed=bool(MODULES))
+
+
+if __name__ == "__main__":
+    _root, _folder, *_stages = sys.argv[1:]
+    build(Checkout(Path(_root)), Path(_folder), _stages)
