@@ -1,4 +1,4 @@
-"""What the end-to-end tests of the pipeline share beside the pairs (tests/pairs.py): clients of the images, hosts, stand-ins.
+"""What the end-to-end tests of the pipeline share beside the pairs (tests/beside.py): clients of the images, hosts, stand-ins.
 
 The engine is the one that ``./doit.sh test`` found or started, the download cache is this checkout's, so packages come
 over the network once. Everything else (checkouts, registries) lies below ``build/`` and goes with the session.
@@ -17,11 +17,11 @@ import pytest
 
 from pipeline.registry import Registry
 from tests import host_vm
+from tests.beside import Full
 from tests.checkout import DRIVER, KERNEL, ROOT, Checkout, Place, Whole
 from tests.clients import RUNTIME, Client
 from tests.host_site import Site, running_site
 from tests.host_vm import Disk
-from tests.pairs import Full
 from tests.standins import loaded_driver
 
 

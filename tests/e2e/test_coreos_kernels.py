@@ -157,10 +157,10 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(room: Path, environ: dict[str, str], shared: Path) -> Iterator[World]:
+def world(room: Path, environ: dict[str, str], shared: Path, standin_kernels: Path) -> Iterator[World]:
     # A registry of its own: what the other tests' index says is theirs.
     with running_registry(room / "coreos.registry") as address:
-        yield from made_world(room, environ, address.replace("127.0.0.1", "localhost"), shared)
+        yield from made_world(room, environ, address.replace("127.0.0.1", "localhost"), shared, standin_kernels)
 
 
 def folder(path: Path) -> Path:
@@ -168,12 +168,12 @@ def folder(path: Path) -> Path:
     return path
 
 
-def made_world(room: Path, environ: dict[str, str], registry: str, shared: Path) -> Iterator[World]:
+def made_world(room: Path, environ: dict[str, str], registry: str, shared: Path, kernels: Path) -> Iterator[World]:
     checkout = Checkout(room / "coreos", DRIVER_REGISTRY=registry, **environ)
     space = checkout.space()
     work = room / "vendors"
     work.mkdir()
-    with Key() as key, vendors(work, space.inputs, space.lock, DRIVER, shared / "upstream", key) as made:
+    with Key() as key, vendors(work, space.inputs, space.lock, DRIVER, shared / "upstream", key, kernels) as made:
         digest = toolchain.pushed(space, registry, checkout.environ, folder(work / "image"))
         keys = {"key": made.fingerprint, "fedora": FEDORA_KEY, "flatcar": FLATCAR_KEY}
         wishes = WISHES.format(channel="stable", digest=digest, **keys, **TOOLCHAIN_RPMS)

@@ -1,7 +1,7 @@
 """The main job on the committed lock, from an empty registry to a run that has nothing to do.
 
 ``full`` is the pair of 6.1.0-47 as the committed files have it; ``whole`` is every pair of the lock and every kind, of
-modules only ``nvidia`` unless DRIVER_TEST_FULL is set (tests/pairs.py).
+modules only ``nvidia`` unless DRIVER_TEST_FULL is set (tests/beside.py).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import pytest
 from pipeline.registry import Manifest
 from pipeline.render import MODULES
 from pipeline.workspace import Workspace
+from tests.beside import Full
 from tests.checkout import DRIVER, KERNEL, OTHER, Checkout, Whole, layers, unpacked
-from tests.pairs import Full
 
 pytestmark = [pytest.mark.e2e, pytest.mark.budget("thread")]
 

@@ -24,9 +24,9 @@ import msgspec
 import pytest
 
 from pipeline.pinned import Lock
+from tests.beside import Full
 from tests.checkout import DRIVER, OTHER, Checkout, Whole
 from tests.documents import README, blocks, commands
-from tests.pairs import Full
 from tests.registry_process import running_registry
 
 pytestmark = [pytest.mark.e2e, pytest.mark.budget("thread")]

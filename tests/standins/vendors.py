@@ -129,12 +129,11 @@ class Vendors:
 
 
 @contextlib.contextmanager
-def vendors(work: Path, inputs: Inputs, held: Lock, version: str, recorded: Path, key: Key) -> Iterator[Vendors]:
-    """Everything, built once: two names of one kernel, each packed as its vendor does, a toolchain's packages, two drivers.
+def vendors(work: Path, inputs: Inputs, held: Lock, version: str, recorded: Path, key: Key, out: Path) -> Iterator[Vendors]:
+    """Everything, built once: the kernels of ``out``, each packed as its vendor does, a toolchain's packages, two drivers.
 
-    ``held`` pins the Debian packages that driver ``version`` and the toolchain are made of.
+    ``held`` pins the Debian packages that driver ``version`` and the toolchain are made of; ``out`` is what ``kernels`` left.
     """
-    out = kernels(work, inputs)
     builds = {release: kernel.found(out, release) for release in (FLATCAR_KERNEL, FEDORA_KERNEL, COREOS_KERNEL)}
     with served(work / "www", recorded, key) as server:
         made = replace(server, kernels=builds)

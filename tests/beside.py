@@ -1,13 +1,14 @@
-"""The pairs that the end-to-end tests share: built once, by a process that works beside the tests that need none of them.
+"""What takes a compiler minutes and tests share: made once, by a process that works beside the tests that need none of it.
 
 The compiler takes two processors for many minutes, most other tests one. So that process begins with the session where any
-chosen test wants its pairs, and those tests come last (``pytest_collection_modifyitems``). What it builds, in this order:
+chosen test wants what it makes, and those tests come last (``pytest_collection_modifyitems``). Its stages, in this order:
 
 1. ``full``: one pair as the committed files have it, every kind and every module, into an empty registry.
 2. ``whole``: the whole committed lock, every kind, but of modules only ``nvidia`` (minutes instead of a quarter of an
    hour). ``DRIVER_TEST_FULL=1`` makes that run full as well.
+3. ``standin_kernels``: the stand-in kernel under each vendor's name (tests/standins/vendors.py).
 
-A pytest plugin; ``python -m tests.pairs ROOT FOLDER STAGE…`` is the process.
+A pytest plugin; ``python -m tests.beside ROOT FOLDER STAGE…`` is the process.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,8 +35,9 @@ from pipeline.errors import PipelineError
 from pipeline.pinned import Lock
 from tests.checkout import KERNEL, MODULES, OTHER, ROOT, Checkout, Place, Ran, Whole
 from tests.registry_process import running_registry
+from tests.standins import vendors
 
-STAGES: Final = ("full", "whole")
+STAGES: Final = ("full", "whole", "standin_kernels")
 _seconds: Final[dict[str, float]] = {}
 """How long each took, most of that beside the tests."""
 
@@ -48,8 +51,8 @@ class Full:
     tags: dict[str, str]
 
 
-class Pairs:
-    """The process and what it has built so far; ``checkout`` is where."""
+class Beside:
+    """The process and what it has made so far, in ``folder``; ``checkout`` is where pairs are built."""
 
     def __init__(self, checkout: Checkout, folder: Path) -> None:
         self.checkout, self.folder = checkout, folder
@@ -58,7 +61,7 @@ class Pairs:
 
     def begin(self, *stages: str) -> None:
         """Let it build ``stages``; one process at a time."""
-        words = [sys.executable, "-m", "tests.pairs", str(self.checkout.root), str(self.folder), *stages]
+        words = [sys.executable, "-m", "tests.beside", str(self.checkout.root), str(self.folder), *stages]
         with (self.folder / "log").open("wb") as log:
             environ = {**self.checkout.environ, "PYTHONPATH": str(ROOT)}
             self._process = subprocess.Popen(
@@ -70,13 +73,15 @@ class Pairs:
         place = self.folder / f"{stage}.json"
         while not place.exists():
             if self._process is None:
-                self.begin(*STAGES[: STAGES.index(stage) + 1])
+                self.begin(*([stage] if stage == "standin_kernels" else STAGES[: STAGES.index(stage) + 1]))
             elif self._process.poll() == 0:
                 self._process = None  # it was asked for less
             elif self._process.returncode:
-                raise RuntimeError(f"'{stage}' could not be built:\n{(self.folder / 'log').read_text(errors='replace')[-6000:]}")
+                raise RuntimeError(f"'{stage}' could not be made:\n{(self.folder / 'log').read_text(errors='replace')[-6000:]}")
             time.sleep(0.2)
         found: dict[str, Any] = json.loads(place.read_bytes())
+        if "error" in found:
+            raise RuntimeError(f"'{stage}' could not be made:\n{found['error']}")
         _seconds[stage] = found.pop("seconds")
         return found
 
@@ -92,16 +97,21 @@ class Pairs:
 
 
 def build(checkout: Checkout, folder: Path, stages: Collection[str]) -> None:
-    """Build what of ``stages`` is not in ``folder`` yet, and put there what each came to."""
-    for stage, make in (("full", make_full), ("whole", make_whole)):
+    """Make what of ``stages`` is not in ``folder`` yet, and put there what each came to; one that fails is no other's affair."""
+    for stage, make in (("full", make_full), ("whole", make_whole), ("standin_kernels", make_kernels)):
         place = folder / f"{stage}.json"
-        if stage in stages and not place.exists():
-            begun = time.monotonic()
-            place.with_suffix(".new").write_text(json.dumps(make(checkout) | {"seconds": time.monotonic() - begun}))
-            place.with_suffix(".new").rename(place)
+        if stage not in stages or place.exists():
+            continue
+        begun = time.monotonic()
+        try:
+            made = {**make(checkout, folder), "seconds": time.monotonic() - begun}
+        except (AssertionError, OSError, PipelineError, subprocess.SubprocessError):
+            made = {"error": traceback.format_exc()[-6000:]}
+        place.with_suffix(".new").write_text(json.dumps(made))
+        place.with_suffix(".new").rename(place)
 
 
-def make_full(checkout: Checkout) -> dict[str, Any]:
+def make_full(checkout: Checkout, _folder: Path) -> dict[str, Any]:
     """``doit 'image:*6.1.0-47*'`` on the committed files, into an empty registry."""
     ran = checkout.doit("--json", f"image:*{KERNEL}*").ended(0)
     registry = checkout.space().registry
@@ -109,8 +119,9 @@ def make_full(checkout: Checkout) -> dict[str, Any]:
     return {"ran": asdict(ran), "index": checkout.index(), "tags": tags}
 
 
-def make_whole(checkout: Checkout) -> dict[str, Any]:
+def make_whole(checkout: Checkout, folder: Path) -> dict[str, Any]:
     """The whole lock in three runs, the first of which is killed."""
+    assert "error" not in json.loads((folder / "full.json").read_bytes()), "'full' could not be made"
     committed = (checkout.root / "versions.lock").read_bytes()
     checkout.only(modules=MODULES)
     checkout.relock(without(OTHER))
@@ -119,6 +130,11 @@ def make_whole(checkout: Checkout) -> dict[str, Any]:
     (checkout.root / "versions.lock").write_bytes(committed)
     added = checkout.doit("--json").ended(0)
     return {"killed": asdict(killed), "resumed": asdict(resumed), "added": asdict(added)}
+
+
+def make_kernels(checkout: Checkout, folder: Path) -> dict[str, Any]:
+    """The stand-in kernels, below ``folder``."""
+    return {"place": str(vendors.kernels(folder, checkout.space().inputs))}
 
 
 def kill_after_a_pair(checkout: Checkout) -> Ran:
@@ -145,12 +161,12 @@ def without(kernel: str) -> Callable[[Lock], Lock]:
     return change
 
 
-def wanted(item: pytest.Item) -> list[str]:
-    """The stages that a test needs: one takes the checkout as the one before it left it."""
+def wanted(item: pytest.Item) -> set[str]:
+    """The stages that a test needs: ``whole`` takes the checkout as ``full`` left it."""
     names = set(getattr(item, "fixturenames", ()))
     if "images" in names and not os.environ.get("DRIVER_TEST_IMAGES") and not _skipped(item):
         names.add("whole")
-    return list(STAGES[: max((at + 1 for at, stage in enumerate(STAGES) if stage in names), default=0)])
+    return names & set(STAGES) | ({"full"} if "whole" in names else set())
 
 
 def _skipped(item: pytest.Item) -> bool:
@@ -161,9 +177,11 @@ def _skipped(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Modules of tests that need none of the pairs come first."""
-    last = {item.path for item in items if wanted(item)}
-    items.sort(key=lambda item: item.path in last)
+    """Modules of tests that need nothing of it come first, then in the order in which it is made."""
+    rank = {item.path: 0 for item in items}
+    for item in items:
+        rank[item.path] = max([rank[item.path], *(STAGES.index(stage) + 1 for stage in wanted(item))])
+    items.sort(key=lambda item: rank[item.path])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -179,7 +197,7 @@ def _begun_ahead(request: pytest.FixtureRequest) -> None:
     stages = {stage for item in request.session.items for stage in wanted(item)}
     if stages:
         with contextlib.suppress(PipelineError):  # no engine answers: the tests that need it say so
-            request.getfixturevalue("pairs").begin(*sorted(stages))
+            request.getfixturevalue("beside").begin(*(stage for stage in STAGES if stage in stages))
 
 
 @pytest.fixture(scope="session")
@@ -219,25 +237,31 @@ def checkout(scratch: Path, environ: dict[str, str], registry: Place) -> Checkou
 
 
 @pytest.fixture(scope="session")
-def pairs(checkout: Checkout, scratch: Path) -> Iterator[Pairs]:
-    """What builds them."""
-    made = Pairs(checkout, scratch / "pairs")
+def beside(checkout: Checkout, scratch: Path) -> Iterator[Beside]:
+    """What makes them."""
+    made = Beside(checkout, scratch / "beside")
     yield made
     made.close()
 
 
 @pytest.fixture(scope="session")
-def full(pairs: Pairs) -> Full:
+def full(beside: Beside) -> Full:
     """The first run."""
-    found = pairs.result("full")
+    found = beside.result("full")
     return Full(Ran(**found["ran"]), found["index"], found["tags"])
 
 
 @pytest.fixture(scope="session")
-def whole(pairs: Pairs, registry: Place) -> Whole:
+def whole(beside: Beside, registry: Place) -> Whole:
     """The three runs over the whole lock."""
-    runs = {name: Ran(**ran) for name, ran in pairs.result("whole").items()}
-    return Whole(pairs.checkout, registry, **runs, changed=bool(MODULES))
+    runs = {name: Ran(**ran) for name, ran in beside.result("whole").items()}
+    return Whole(beside.checkout, registry, **runs, changed=bool(MODULES))
+
+
+@pytest.fixture(scope="session")
+def standin_kernels(beside: Beside) -> Path:
+    """A folder with the stand-in kernels; ``DRIVER_STANDINS`` names one that is kept between runs."""
+    return Path(beside.result("standin_kernels")["place"])
 
 
 if __name__ == "__main__":
