@@ -55,11 +55,12 @@ def matrix(pairs: Sequence[Pair], missing: Iterable[Pair], *, jobs: int = MAX_JO
     chunks = [group[start : start + per_job] for group in kernels for start in range(0, len(group), per_job)]
     bundles = [[chunk] for chunk in chunks] if len(chunks) <= jobs else list(_joined(chunks, per_job))
     shared = _shared_prefixes(pairs)
+    sizes = {id(group[0].kernel): len(group) for group in kernels}
     include: list[Job] = []
     names: set[str] = set()
     characters = 0
     for bundle in bundles[:jobs]:
-        job = _job(bundle, {id(group[0].kernel): len(group) for group in kernels}, shared, names)
+        job = _job(bundle, sizes, shared, names)
         characters += len(job.select) + len(job.id) + 80
         if characters > MAX_CHARACTERS:
             break

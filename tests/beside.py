@@ -266,4 +266,5 @@ def standin_kernels(beside: Beside) -> Path:
 
 if __name__ == "__main__":
     _root, _folder, *_stages = sys.argv[1:]
-    build(Checkout(Path(_root)), Path(_folder), _stages)
+    _environ = {name: os.environ[name] for name in ("DOCKER_HOST", "DRIVER_REGISTRY")}
+    build(Checkout(Path(_root), **_environ), Path(_folder), _stages)
