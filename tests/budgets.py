@@ -2,10 +2,15 @@
 
 A module says its part with ``pytestmark = pytest.mark.budget("thread")``; what says none is ``unit``. Nothing fails for being
 slow: machines differ. The table is there to be read before a share is spent.
+
+``DRIVER_TEST_MINUTES``: an end-to-end test that would begin later than that is skipped and named. A CI that ends a run without a
+word tells nothing; this tells what a slow machine had no time for. Without it everything runs.
 """
 
 from __future__ import annotations
 
+import os
+import time
 from collections import defaultdict
 from typing import Final
 
@@ -16,6 +21,17 @@ MINUTES: Final = {"unit": 10, "thread": 15, "discovery": 5, "coreos": 15, "host"
 
 _part: Final = pytest.StashKey[str]()
 _seconds: Final[defaultdict[str, float]] = defaultdict(float)
+
+
+_begun: Final = time.monotonic()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what would begin too late."""
+    minutes = float(os.environ.get("DRIVER_TEST_MINUTES") or "inf")
+    if item.get_closest_marker("e2e") and time.monotonic() - _begun > 60 * minutes:
+        pytest.skip(f"{minutes:g} minutes are over (DRIVER_TEST_MINUTES): not run on this machine, which is too slow or too busy")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,18 @@ def test_ci_run_is_the_one_test_command_and_leaves_nothing_running() -> None:
     assert path.stat().st_mode & stat.S_IXUSR
     lines = [line.strip() for line in path.read_text().splitlines() if "doit.sh" in line and not line.startswith("#")]
     assert lines == ["./doit.sh down || status=$((status ? status : $?))", './doit.sh test "$@" </dev/null']
+
+
+@pytest.mark.parametrize(("minutes", "ended"), [("", "2 passed"), ("60", "2 passed"), ("0", "1 passed, 1 skipped")])
+def test_an_end_to_end_test_that_would_begin_too_late_is_skipped_by_name_where_a_limit_is_set(
+    tmp_path: Path, minutes: str, ended: str
+) -> None:
+    (tmp_path / "test_two.py").write_text("import pytest\n@pytest.mark.e2e\ndef test_long(): pass\ndef test_short(): pass\n")
+    words = [sys.executable, "-m", "pytest", "-p", "tests.budgets", "-c", os.devnull, "--rootdir", str(tmp_path), "-rs"]
+    environ = {**os.environ, "DRIVER_TEST_MINUTES": minutes, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run([*words, "-p", "no:cacheprovider", tmp_path], capture_output=True, text=True, env=environ, check=True)
+    assert f"{ended} in" in ran.stdout or f"{ended}, " in ran.stdout, ran.stdout
+    assert ("0 minutes are over (DRIVER_TEST_MINUTES)" in ran.stdout) == ("skipped" in ended)
 
 
 def test_hooks_run_the_pinned_tools_and_download_nothing() -> None:
