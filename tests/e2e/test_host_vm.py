@@ -29,7 +29,7 @@ SAID = "said; nvidia-driver-host status"
 TAGS = [f"{KERNEL}-{A}", f"{A}-{KERNEL}-debian12"]
 
 
-@pytest.mark.parametrize("runtime", ["podman", "docker"])
+@pytest.mark.parametrize("runtime", ["podman", pytest.param("docker", marks=host_vm.asked_for)])
 def test_a_boot_pulls_the_image_and_tries_its_modules_and_an_upgrade_needs_no_registry(
     disk: Disk, images: Registry, site: Site, tmp_path: Path, runtime: str
 ) -> None:
