@@ -177,10 +177,12 @@ def _skipped(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Modules of tests that need nothing of it come first, then in the order in which it is made."""
+    """Modules of tests that need nothing of it come first, then in the order in which it is made; virtual hosts come last."""
     rank = {item.path: 0 for item in items}
     for item in items:
-        rank[item.path] = max([rank[item.path], *(STAGES.index(stage) + 1 for stage in wanted(item))])
+        found = [STAGES.index(stage) + 1 for stage in wanted(item)]
+        found += [len(STAGES) + 1] if "installed" in getattr(item, "fixturenames", ()) else []
+        rank[item.path] = max([rank[item.path], *found])
     items.sort(key=lambda item: rank[item.path])
 
 

@@ -368,19 +368,25 @@ BREAKAGES = {
 }
 
 
-@pytest.mark.parametrize("breakage", BREAKAGES)
-@pytest.mark.parametrize(
-    ("url", "named"),
-    [
-        (fedora_coreos.stream_url("stable"), "fedora-coreos stable"),
-        (fedora_coreos.updates_url("testing"), "fedora-coreos testing"),
-        (fedora_coreos.releases_url("next"), "fedora-coreos next"),
-        (STABLE, "flatcar stable"),
-        (flatcar.feed_url("lts"), "flatcar lts"),
-        (nvidia_feeds.DATA_CENTRE_URL, "nvidia"),
-        (nvidia_feeds.END_OF_LIFE_URL, "nvidia"),
-    ],
+FEEDS = (
+    (STABLE, "flatcar stable"),
+    (fedora_coreos.stream_url("stable"), "fedora-coreos stable"),
+    (fedora_coreos.updates_url("testing"), "fedora-coreos testing"),
+    (fedora_coreos.releases_url("next"), "fedora-coreos next"),
+    (flatcar.feed_url("lts"), "flatcar lts"),
+    (nvidia_feeds.DATA_CENTRE_URL, "nvidia"),
+    (nvidia_feeds.END_OF_LIFE_URL, "nvidia"),
 )
+# Every way in which one feed can be wrong, and of the others three each, in turn: a test is a whole update of every source.
+WRONG_FEEDS = [
+    pytest.param(url, named, breakage, id=f"{url}-{breakage}")
+    for at, (url, named) in enumerate(FEEDS)
+    for number, breakage in enumerate(BREAKAGES)
+    if at == 0 or number % (len(BREAKAGES) // 3) == at % (len(BREAKAGES) // 3)
+]
+
+
+@pytest.mark.parametrize(("url", "named", "breakage"), WRONG_FEEDS)
 def test_a_feed_that_is_not_right_is_named_and_the_lock_keeps_every_byte(
     world: World, url: str, named: str, breakage: str
 ) -> None:
