@@ -11,9 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, Final, Literal, TextIO, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO, get_args
 
 from .errors import PipelineError
+
+if TYPE_CHECKING:
+    from .index import Outcome
 
 Step = Literal["fetch", "build", "assemble", "proof", "push"]
 Event = Literal["step", "outcome", "note", "problem", "end"]
@@ -35,7 +38,7 @@ class Progress:
         self._begun = time.monotonic()
         self.problems: dict[str, int] = {}
         """Each line that ``problem`` said, and the exit status it stands for."""
-        self.outcomes: dict[str, str] = {}
+        self.outcomes: dict[str, Outcome] = {}
         """What pairs came to while this run worked on them."""
 
     def event(self, event: Event, pair: str, text: str, **values: Any) -> None:

@@ -12,6 +12,7 @@ from doit.cmd_run import Run as DoitRun
 from .. import index as indexes
 from .. import ledger
 from ..errors import PipelineError, UsageError
+from ..index import Outcome
 from ..plan import Pair
 from ..publishing import publish
 from ..wording import counted
@@ -120,11 +121,11 @@ def _settle(space: Workspace, chosen: Sequence[Pair]) -> Mapping[str, int]:
 
 def _unpublished(space: Workspace) -> Mapping[str, int]:
     """Say the end of a run whose outcomes are in no index yet, which the next run makes of the registry's tags."""
-    outcomes = [space.progress.outcomes.get(pair.id, "pending") for pair in space.to_do or ()]
-    totals = {name: outcomes.count(name) for name in sorted(set(outcomes))}
+    outcomes: list[Outcome] = [space.progress.outcomes.get(pair.id, "pending") for pair in space.to_do or ()]
+    totals = indexes.tally(outcomes)
     words = ", ".join(f"{number} {name}" for name, number in totals.items())
     text = f"{counted(len(outcomes), 'pair')} worked on: {words or 'none'}; the index could not be published, the next run does"
-    space.progress.event("end", "", text, totals=totals)
+    space.progress.event("end", "", text, totals=dict(totals))
     return totals
 
 
