@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ def this_machine(
     return Machine(
         release=name,
         arch=_ARCHES[machine],
-        config=Path(config).absolute() if config else next((root / p for p in places if (root / p).is_file()), None),
+        config=Path(config).absolute() if config else next((root / p for p in places if os.path.isfile(root / p)), None),
         image=found.absolute() if found else None,
         id=ident.get("ID", "linux"),
         version_id=ident.get("VERSION_ID") or ident.get("BUILD_ID") or "0",
@@ -99,8 +100,9 @@ def this_machine(
 def no_config(machine: Machine) -> UsageError:
     """What to say where the configuration is nowhere."""
     places = ", ".join(f"/{place.format(machine.release)}" for place in (_RUNNING, *_CONFIGS[:2]))
+    unread = f"; {machine.unread}" if machine.unread else ""  # what is unreadable of /boot, all of it may be
     return UsageError(
-        f"no configuration of {machine.release} on this machine (looked for {places})",
+        f"no configuration of {machine.release} on this machine (looked for {places}{unread})",
         hint="'modprobe configs' may bring /proc/config.gz; else copy it from where that kernel was built: --config FILE",
     )
 
@@ -111,8 +113,12 @@ def _image(root: Path, places: Iterable[str], name: str) -> tuple[Path | None, s
     for place in dict.fromkeys(places):
         path = root / place
         try:
-            if path.is_file() and _said(path) == name:
+            if stat.S_ISREG(path.stat().st_mode) and _said(path) == name:
                 return path, ""
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:  # a /boot that is root's alone
+            unread = unread or f"{path}: {error.strerror}"
         except BadFileError as error:
             unread = unread or str(error)
     return None, unread

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
@@ -29,7 +30,7 @@ from pipeline.pinned import Lock
 from pipeline.plan import Plan
 from pipeline.policies import policies
 from pipeline.render import Renderer
-from pipeline.this_machine import this_machine
+from pipeline.this_machine import no_config, this_machine
 from pipeline.update_host import Result, Sources, update_host
 from pipeline.wanted import Wanted
 from pipeline.workspace import Workspace
@@ -469,3 +470,18 @@ def test_a_kernel_image_that_could_not_be_read_is_named(world: World) -> None:
     os.truncate(world.root / f"boot/vmlinuz-{RELEASE}", 1 << 30)
     (report,) = world.pin().reports
     assert f"vmlinuz-{RELEASE} has more than 536870912 bytes: that is no kernel image" in report
+
+
+def test_a_boot_folder_that_is_roots_alone_is_said_and_no_traceback(world: World) -> None:
+    """As on hardened hosts: what lies there is unknown, what lies elsewhere still counts."""
+    (world.root / "boot").chmod(0)
+    user = os.geteuid()
+    with contextlib.ExitStack() as after:
+        after.callback((world.root / "boot").chmod, 0o755)
+        if not user:
+            after.callback(os.seteuid, 0)
+            os.seteuid(65534)
+        machine = this_machine(root=world.root, running=RELEASE, machine="x86_64")
+    assert machine.image is None
+    assert f"vmlinuz-{RELEASE}: Permission denied" in machine.unread
+    assert f"vmlinuz-{RELEASE}: Permission denied" in no_config(machine).message
