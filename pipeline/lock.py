@@ -21,6 +21,7 @@ from . import family_names
 from .dates import epoch_of
 from .errors import ROOM_HINT, BadFileError, DiskError, PipelineError
 from .pinned import FILE_NAME, File, Kernel, Lock
+from .tree import is_tarball
 from .twins import refuse_twins
 from .versions import DriverVersion, KernelRelease, check_tag, tag_text
 
@@ -120,6 +121,7 @@ def check(lock: Lock, name: str, *, local: bool = False) -> None:
         if missing := [k for k in driver.required if k not in driver.kinds]:
             raise bad(f"drivers[{number}].required", f"driver {driver.version} has no {missing[0]} sources")
     _check_pending(lock, bad)
+    _check_forms(lock, bad)
     tags: dict[str, str] = {}  # of all architectures: what they share is one index
     for number, kernel in enumerate(lock.kernels):  # 2 500 of them must not take longer than it takes to read them
         where = f"kernels[{number}]"
@@ -151,6 +153,33 @@ def check(lock: Lock, name: str, *, local: bool = False) -> None:
         if both := sorted(mine & seen):
             raise bad(f"kernels[{number}]", f"two kernels {kernel.kernel} would share the tag …-{both[0]}")
         seen |= mine
+
+
+def _check_forms(lock: Lock, bad: Callable[[str, str], BadFileError]) -> None:
+    """What reads a vendor's files goes by the form that stands beside them: they must be of that form."""
+    unpackers = {toolchain.arch for toolchain in lock.toolchains if toolchain.image is None}
+    for number, base in enumerate(lock.bases):
+        if base.arch not in unpackers:
+            raise bad(f"bases[{number}]", f"no toolchain of Debian's packages for {base.arch}, which unpacks base and userspace")
+    for number, driver in enumerate(lock.drivers):
+        files = {*driver.open, *driver.proprietary, *driver.userspace}
+        if driver.source == "debian":
+            fits = all(file.archive is not None for file in files)
+        else:
+            ending = ".run" if driver.source == "run" else ".tar.xz"
+            fits = len(files) == 1 and all(file.file_name.endswith(ending) for file in files)
+        if not fits:
+            raise bad(f"drivers[{number}].source", f"the files of driver {driver.version} are not those of '{driver.source}'")
+    for number, kernel in enumerate(lock.kernels):
+        headers, image = ([file.file_name for file in files] for files in (kernel.headers, kernel.image))
+        fits = {
+            "debs": all(file.archive is not None for file in kernel.headers),
+            "rpms": all(name.endswith(".rpm") for name in (*headers, *image)),
+            "developer-container": len(headers) == 1 and len(image) <= 1,
+            "source": sorted(map(is_tarball, headers)) == [False, True] and len(image) <= 1,
+        }[kernel.form]
+        if not fits:
+            raise bad(f"kernels[{number}].form", f"the files of {kernel.kernel} are not those of '{kernel.form}'")
 
 
 def _check_pending(lock: Lock, bad: Callable[[str, str], BadFileError]) -> None:

@@ -85,10 +85,11 @@ def this_machine(
         if said != name:
             raise BadFileError(f"{found} is {_called(said)}, not of {name}", hint="give the kernel image of that very kernel")
     ident = _os_release(Path(os_release) if os_release else root / "etc/os-release") if here or os_release else {}
+    configs = (root / place for place in places if os.path.isfile(root / place))  # noqa: PTH113 - is_file() raises below a locked /boot
     return Machine(
         release=name,
         arch=_ARCHES[machine],
-        config=Path(config).absolute() if config else next((root / p for p in places if os.path.isfile(root / p)), None),
+        config=Path(config).absolute() if config else next(configs, None),
         image=found.absolute() if found else None,
         id=ident.get("ID", "linux"),
         version_id=ident.get("VERSION_ID") or ident.get("BUILD_ID") or "0",

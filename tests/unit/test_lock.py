@@ -216,3 +216,39 @@ def test_writing_is_whole_or_not_at_all_and_says_whether_it_changed_anything(tmp
     with pytest.raises(DiskError):
         lock.write(tmp_path / "absent" / "versions.lock", b"two")
     assert [p.name for p in tmp_path.iterdir()] == ["versions.lock"]
+
+
+@pytest.mark.parametrize(
+    ("form", "group", "key", "value"),
+    [
+        ("rpms", "kernels", "form", "debs"),
+        ("rpms", "kernels", "form", "source"),
+        ("source", "kernels", "form", "developer-container"),
+        ("source", "kernels", "form", "rpms"),
+        ("developer-container", "kernels", "form", "debs"),
+        ("developer-container", "kernels", "form", "source"),
+        ("rpms", "drivers", "source", "debian"),
+        ("rpms", "drivers", "source", "redist"),
+    ],
+)
+def test_files_of_another_form_than_the_one_beside_them_are_refused(form: str, group: str, key: str, value: str) -> None:
+    """They would go to a reader of other archives, in the middle of a build."""
+    held = json.loads(lock.dump(samples.vendor_lock(form)))
+    held[group][0][key] = value
+    with pytest.raises(BadFileError, match=rf"are not those of '{value}' - at `\$\.{group}\[0\]\.{key}`"):
+        lock.parse(json.dumps(held).encode())
+
+
+def test_a_lock_without_a_toolchain_that_unpacks_is_refused() -> None:
+    held = json.loads(lock.dump(samples.vendor_lock("rpms")))
+    held["toolchains"] = [toolchain for toolchain in held["toolchains"] if "image" in toolchain]
+    with pytest.raises(BadFileError, match="no toolchain of Debian's packages for amd64, which unpacks base and userspace"):
+        lock.parse(json.dumps(held).encode())
+
+
+def test_modules_out_of_another_archive_than_the_userspace_are_refused() -> None:
+    """The build reads one archive: a sum that stands in the Dockerfile and is of another would be a lie."""
+    held = json.loads(lock.dump(samples.vendor_lock("rpms")))
+    held["drivers"][0]["open"][0]["sha256"] = "0" * 64
+    with pytest.raises(BadFileError, match=r"are not those of 'run' - at `\$\.drivers\[0\]\.source`"):
+        lock.parse(json.dumps(held).encode())
