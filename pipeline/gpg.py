@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from .errors import BadFileError, IntegrityError, PipelineError
+from .errors import IntegrityError, PipelineError
 
 _ARMOUR: Final = re.compile(
     rb"-----BEGIN PGP [A-Z ]+-----\s*?\n(.*?)\n(?:=[A-Za-z0-9+/]{4}\s*\n)?-----END PGP [A-Z ]+-----", re.DOTALL
@@ -24,7 +24,7 @@ _ARMOUR: Final = re.compile(
 
 
 def dearmour(data: bytes, where: str) -> bytes:
-    """OpenPGP packets out of their ASCII form (RFC 9580, 6); ``data`` itself where it is binary. Raises BadFileError."""
+    """OpenPGP packets out of their ASCII form (RFC 9580, 6); ``data`` itself where it is binary. Raises IntegrityError."""
     if b"-----BEGIN PGP" not in data:
         return data
     packets = []
@@ -33,18 +33,15 @@ def dearmour(data: bytes, where: str) -> bytes:
         try:
             packets.append(base64.b64decode(b"".join(body.split()), validate=True))
         except binascii.Error as error:
-            raise BadFileError(f"{where} is no OpenPGP file ({error})", hint="fetch the key or signature again") from error
+            raise IntegrityError(f"{where} is no OpenPGP file ({error})", hint="fetch the key or signature again") from error
     if not packets:
-        raise BadFileError(f"{where} is no OpenPGP file", hint="fetch the key or signature again")
+        raise IntegrityError(f"{where} is no OpenPGP file", hint="fetch the key or signature again")
     return b"".join(packets)
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Public keys, and the full fingerprints of those that may vouch; without any, every key there may.
-
-    Raises BadFileError where ``material`` is no OpenPGP file.
-    """
+    """Public keys, and the full fingerprints of those that may vouch; without any, every key there may."""
 
     material: bytes
     name: str

@@ -257,6 +257,20 @@ def test_a_flatcar_file_must_be_what_its_signature_and_its_digests_say(vendor: V
         pin.flatcar(release("flatcar", FLATCAR), vendor.means())
 
 
+def test_a_signature_or_key_that_is_none_is_a_reason_and_not_the_end_of_the_update(vendor: Vendor) -> None:
+    url = flatcar_url(VMLINUZ)
+    vendor.sign(url, b"vmlinuz")
+    for odd in (b"-----BEGIN PGP SIGNATURE-----\n\n=\n-----END PGP SIGNATURE-----\n", b"-----BEGIN PGP", b"", b"<html>"):
+        vendor.files[f"{url}.sig"] = odd
+        reason = pin.tried(lambda: pin.flatcar(release("flatcar", FLATCAR), vendor.means()))
+        assert isinstance(reason, Unpinned)
+        assert VMLINUZ in reason.reason
+    key = vendor.means().keys[0].source
+    vendor.files[key] = b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n"
+    reason = pin.tried(lambda: pin.flatcar(release("flatcar", FLATCAR), vendor.means()))
+    assert reason == Unpinned(f"{key} is no OpenPGP file")
+
+
 def config(version: str) -> bytes:
     return f"#\n# Linux/x86 {version} Kernel Configuration\n#\nCONFIG_64BIT=y\nCONFIG_PCI=y\n".encode()
 
