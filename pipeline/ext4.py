@@ -92,7 +92,7 @@ class Ext4:
     def _runs(self, inode: _Inode) -> Iterator[tuple[int, int, int]]:
         """(first block of the file, count, block of the disk or 0 for a hole), in order."""
         blocks = -(-inode.size // self._block)
-        found = self._extents(inode.block, _MAX_DEPTH) if inode.flags & _EXTENTS else self._mapped(inode.block)
+        found = self._extents(inode.block, _MAX_DEPTH) if inode.flags & _EXTENTS else self._mapped(inode.block, blocks)
         at = 0
         for first, count, place in found:
             if first < at:
@@ -111,6 +111,8 @@ class Ext4:
         magic, count, _, level = struct.unpack_from("<HHHH", node, 0)
         if magic != 0xF30A or level > depth or (count + 1) * 12 > len(node):
             raise self._bad("a file's extents cannot be read")
+        if not count and depth < _MAX_DEPTH:  # a tree of empty tables has no end that anyone lives to see
+            raise self._bad("a file's extents cannot be read")
         for number in range(1, count + 1):
             entry = node[number * 12 : number * 12 + 12]
             if level:
@@ -118,11 +120,13 @@ class Ext4:
                 yield from self._extents(self._read((low | high << 32) * self._block, self._block), level - 1)
             else:
                 first, length, high, low = struct.unpack("<IHHI", entry)
+                if not length:
+                    raise self._bad("a file's extents cannot be read")
                 unwritten = length > 0x8000
                 yield first, length - 0x8000 if unwritten else length, 0 if unwritten else low | high << 32
 
-    def _mapped(self, table: bytes) -> Iterator[tuple[int, int, int]]:
-        """ext2's block map: twelve blocks, then one, two and three levels of tables."""
+    def _mapped(self, table: bytes, blocks: int) -> Iterator[tuple[int, int, int]]:
+        """ext2's block map: twelve blocks, then one, two and three levels of tables; those behind the file's end are not read."""
         places = struct.unpack("<15I", table)
         width = self._block // 4
         for number, place in enumerate(places[:12]):
@@ -130,18 +134,18 @@ class Ext4:
                 yield number, 1, place
         first = 12
         for level in (1, 2, 3):
-            yield from self._indirect(places[11 + level], level, first)
+            yield from self._indirect(places[11 + level], level, first, blocks)
             first += width**level
 
-    def _indirect(self, place: int, level: int, first: int) -> Iterator[tuple[int, int, int]]:
-        if not place:
+    def _indirect(self, place: int, level: int, first: int, blocks: int) -> Iterator[tuple[int, int, int]]:
+        if not place or first >= blocks:
             return
         width = self._block // 4
         for number, inner in enumerate(struct.unpack(f"<{width}I", self._read(place * self._block, self._block))):
             if inner and level == 1:
                 yield first + number, 1, inner
             elif inner:
-                yield from self._indirect(inner, level - 1, first + number * width ** (level - 1))
+                yield from self._indirect(inner, level - 1, first + number * width ** (level - 1), blocks)
 
     def _content(self, inode: _Inode) -> Iterator[bytes]:
         left = inode.size

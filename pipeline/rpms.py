@@ -174,6 +174,8 @@ def _cpio(stream: IO[bytes], what: str) -> Iterator[Entry]:
         if head[:6] not in _CPIO:
             more = " (files of 4 GB and more)" if head[:6] == b"07070X" else ""
             raise IntegrityError(f"{what} holds an archive that is not cpio newc{more}", hint=HINT)
+        if not head.isalnum():  # int() reads signs and spaces too
+            raise IntegrityError(f"{what} is damaged: an entry of its archive cannot be read", hint=HINT)
         fields = [int(head[n : n + 8], 16) for n in range(6, 110, 8)]
         inode, mode, links, size = fields[0], fields[1], fields[4], fields[6]
         major, minor, length = fields[7], fields[8], fields[11]

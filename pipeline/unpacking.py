@@ -172,6 +172,8 @@ def from_tar(stream: IO[bytes], what: str) -> Iterator[Entry]:
                 if not (name := inside(info.name, what)):
                     continue
                 mode = info.mode & 0o7777
+                if info.size < 0:  # of a sparse member; it would make room for as much below the limit
+                    raise IntegrityError(f"{what} holds '{info.name}' with a size of {info.size}", hint=HINT)
                 if info.isdir():
                     yield Entry(name, mode, "directory")
                 elif info.issym():
@@ -181,7 +183,9 @@ def from_tar(stream: IO[bytes], what: str) -> Iterator[Entry]:
                 elif info.islnk():
                     yield Entry(name, mode, "hardlink", target=inside(info.linkname, what))
                 elif info.isreg():
-                    yield Entry(name, mode, "file", info.size, data=tar.extractfile(info))
+                    member = cast("IO[bytes]", tar.extractfile(info))  # who reads it is outside of this try
+                    data = io.BufferedReader(Bounded(member, info.size, what), _BLOCK)
+                    yield Entry(name, mode, "file", info.size, data=data)
                 else:
                     raise IntegrityError(f"{what} holds '{info.name}', a device or a pipe", hint=HINT)
     except (*DAMAGE, ValueError) as error:
@@ -220,11 +224,16 @@ def _too_large(what: str, limit: int) -> IntegrityError:
 
 
 def renamed(entries: Iterable[Entry], name: Callable[[str], str]) -> Iterator[Entry]:
-    """``entries`` under other names; one whose new name is "" is left out."""
+    """``entries`` under other names; one whose new name is "" is left out.
+
+    Raises IntegrityError for a hard link that stays to one that is left out.
+    """
     for entry in entries:
         if new := name(entry.name):
             if entry.kind == "hardlink":
-                yield replace(entry, name=new, target=name(entry.target))
+                if not (target := name(entry.target)):
+                    raise IntegrityError(f"'{entry.name}' is another name of '{entry.target}', which is not taken", hint=HINT)
+                yield replace(entry, name=new, target=target)
             else:
                 yield replace(entry, name=new)
 

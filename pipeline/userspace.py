@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from . import debs, redist, runfile
 from .errors import IntegrityError
-from .unpacking import Entry, unpacked
+from .unpacking import HINT, Entry, unpacked
 
 if TYPE_CHECKING:
     from .upstream import nvidia_gpus
@@ -63,6 +63,11 @@ def of_run(path: Path, limit: int) -> Iterator[Entry]:
             name, mode = places[entry.name]
             taken.add(name)
             yield Entry(name, mode & 0o755, "file", entry.size, data=entry.data)
+        elif entry.kind == "hardlink" and entry.name in places:
+            name, mode = places[entry.name]
+            other = places.get(entry.target, ("", 0))[0]
+            yield Entry(name, mode & 0o755, "hardlink", target=_target(entry, other, taken, path.name))
+            taken.add(name)
         elif entry.kind == "file" and posixpath.basename(entry.name) == GPUS:
             yield _kind_table(entry, path.name)
         elif entry.kind == "file" and entry.name == "LICENSE":
@@ -72,6 +77,13 @@ def of_run(path: Path, limit: int) -> Iterator[Entry]:
     for place, target in sorted(links.items()):
         if place not in taken and posixpath.join(posixpath.dirname(place), target) != place:
             yield Entry(place, 0o777, "link", target=target)
+
+
+def _target(entry: Entry, place: str, taken: set[str], what: str) -> str:
+    """``place``, where the image has what ``entry`` is another name of. Raises IntegrityError where it has not."""
+    if place not in taken:
+        raise IntegrityError(f"{what} holds '{entry.name}' as another name of '{entry.target}', which is not taken", hint=HINT)
+    return place
 
 
 def _place(listed: runfile.Listed, version: str) -> str:
@@ -167,6 +179,10 @@ def of_redist(path: Path, limit: int) -> Iterator[Entry]:
             if entry.kind == "file":
                 seen.add(place)
                 yield Entry(place, entry.mode & 0o755, "file", entry.size, data=entry.data)
+            elif entry.kind == "hardlink":
+                target = _target(entry, _redist_place(entry.target, version), seen, path.name)
+                seen.add(place)
+                yield Entry(place, entry.mode & 0o755, "hardlink", target=target)
             elif entry.kind == "link" and "/" not in entry.target and entry.target != base:
                 seen.add(place)
                 yield Entry(place, 0o777, "link", target=entry.target)

@@ -127,9 +127,12 @@ def _plain(payload: bytes, name: str) -> bytes:
         return _all(unpacked(cast("IO[bytes]", _Payload(payload)), name, _MAX))
     if payload.startswith(b"\x5d\0\0"):
         try:
-            return lzma.LZMADecompressor(format=lzma.FORMAT_ALONE).decompress(payload)
+            data = lzma.LZMADecompressor(format=lzma.FORMAT_ALONE).decompress(payload, _MAX + 1)
         except lzma.LZMAError as error:
             raise ValueError(str(error)) from error
+        if len(data) > _MAX:
+            raise ValueError(f"it unpacks to more than {_MAX} bytes")
+        return data
     raise ValueError(f"its payload is packed in a way that is not read here ({payload[:4].hex()})")
 
 

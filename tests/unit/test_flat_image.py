@@ -148,6 +148,12 @@ def test_what_is_packed_in_a_way_that_is_not_read_is_named(tmp_path: Path) -> No
     assert vmlinux.release(tmp_path / "vmlinuz") is None
 
 
+def test_what_unpacks_to_more_than_any_kernel_has_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vmlinux, "_MAX", 1 << 20)
+    for pack in (gzip.compress, lzma.compress, alone):
+        refused(flat_images.zboot(bytes(2 << 20), pack), tmp_path, "unpacks to more than 1048576 bytes")
+
+
 def test_an_efi_program_of_another_kind_is_no_kernel(tmp_path: Path) -> None:
     refused(b"MZ" + bytes(500), tmp_path, "it is neither a bzImage nor an Image of arm64 nor an ELF file")
     refused(gzip.compress(b"MZ" + bytes(500)), tmp_path, "it is neither a bzImage nor an Image of arm64 nor an ELF file")

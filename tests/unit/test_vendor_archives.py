@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import disk_image, rpms, runfile, unpacking
+from pipeline import disk_image, rpms, runfile, unpacking, userspace
 from pipeline.errors import IntegrityError, PipelineError
 from pipeline.gpg import Keys, dearmour
 from pipeline.unpacking import Entry, from_tar, to_directory, to_tar
@@ -281,6 +281,103 @@ def test_holes_in_a_run_file_count_as_what_they_unpack_to(form: str, run: Path, 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["holes.run", "holes.tar"]
 
 
+def test_a_size_below_zero_makes_no_room_for_holes(tmp_path: Path) -> None:
+    """tar's old form of sparse members has a field of its own for the size, and a number there may be negative."""
+
+    def sparse(name: str, size: int) -> bytes:
+        info = tarfile.TarInfo(name)
+        info.type = tarfile.GNUTYPE_SPARSE
+        head = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+        head[386:410] = b"00000000000\0" * 2
+        head[483:495] = (b"\x80" if size >= 0 else b"\xff") + (size % 256**11).to_bytes(11)
+        head[148:156] = b" " * 8
+        head[148:156] = b"%06o\0 " % sum(head)
+        return bytes(head)
+
+    archive = io.BytesIO(sparse("a", -LIMIT) + sparse("b", LIMIT + MIB) + bytes(1024))
+    with pytest.raises(IntegrityError, match=f"holds 'a' with a size of -{LIMIT}"):
+        to_tar(unpacking.within(from_tar(archive, "x.tar"), LIMIT, "x.tar"), tmp_path / "out.tar")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("cut", [600, 2000, 20_000])
+def test_a_tar_that_was_cut_short_before_it_was_packed_is_refused(cut: int, run: Path, tmp_path: Path) -> None:
+    """Its packing is whole, so no decoder says anything; the manifest is cut, or a file behind it."""
+    listed = f"{HEADER}kernel/Kbuild 0644 KERNEL_MODULE_SRC MODULE:resman\n".encode()
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, data in ((".manifest", listed), ("kernel/Kbuild", bytes(40_000))):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    path = tmp_path / "x.run"
+    path.write_bytes(run.read_bytes()[: runfile.payload_at(run)] + lzma.compress(out.getvalue()[:cut]))
+    for read in (runfile.read, lambda path: to_tar(runfile.entries(path), tmp_path / "out.tar")):
+        with pytest.raises(IntegrityError, match=r"x\.run (is damaged or cut off|cannot be read as an archive)"):
+            read(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_another_name_of_what_is_left_out_is_refused(tmp_path: Path) -> None:
+    archive = tar_of(("a", tarfile.REGTYPE, ""), ("kernel/a", tarfile.LNKTYPE, "a"))
+    entries = unpacking.renamed(from_tar(archive, "x.tar"), lambda name: name if name.startswith("kernel/") else "")
+    with pytest.raises(IntegrityError, match="'kernel/a' is another name of 'a', which is not taken"):
+        to_tar(entries, tmp_path / "out.tar")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_library_that_is_another_name_of_one_is_in_the_image_too(tmp_path: Path) -> None:
+    """tar packs a file's second name as a hard link: both stand in the manifest, and both are wanted."""
+    root = tmp_path / "root"
+    (root / "kernel").mkdir(parents=True)
+    (root / "kernel/Kbuild").touch()
+    (root / "libcuda.so.1").write_text("library")
+    os.link(root / "libcuda.so.1", root / "libnvcuvid.so.1")
+    listed = "".join(f"{name} 0755 CUDA_LIB NATIVE / MODULE:gpgpu\n" for name in ("libcuda.so.1", "libnvcuvid.so.1"))
+    (root / ".manifest").write_text(f"{HEADER}kernel/Kbuild 0644 KERNEL_MODULE_SRC MODULE:resman\n{listed}")
+    (root / "nvidia-installer").touch()
+    path = packing.run_file(root, tmp_path / "NVIDIA-Linux-x86_64-535.261.03.run")
+    found = held(userspace.of_run(path, LIMIT))
+    lib = "out/usr/local/nvidia/lib64"
+    assert found == {f"{lib}/libcuda.so.1": b"library", f"{lib}/libnvcuvid.so.1": b"library"}
+
+
+class Counted(io.BytesIO):
+    """A file that loses patience."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        assert self.reads < 1000, "there is no end of it"
+        return super().read(size)
+
+
+@pytest.mark.parametrize("form", ["map", "extents", "nothing"])
+def test_tables_of_blocks_that_lead_to_nothing_have_an_end(form: str, tmp_path: Path) -> None:
+    """Five levels of tables that are all one: in a file of one block it would be read for years."""
+    from pipeline.ext4 import Ext4, _Inode
+
+    (tmp_path / "root").mkdir()
+    packing.run("mke2fs", "-q", "-b", "1024", "-d", tmp_path / "root", tmp_path / "system", "2M")
+    data = bytearray((tmp_path / "system").read_bytes())
+    if form == "map":
+        data[1900 << 10 : 1901 << 10] = struct.pack("<256I", *[1901] * 256)
+        data[1901 << 10 : 1902 << 10] = struct.pack("<256I", *[1902] * 256)
+        data[1902 << 10 : 1903 << 10] = bytes(1024)
+        inode = _Inode(0o100644, 13 << 10, 0, struct.pack("<15I", *[0] * 12, 1902, 1901, 1900))
+        assert list(Ext4(Counted(data), 0, "fs")._runs(inode)) == [(0, 13, 0)]
+        return
+    root = struct.pack("<HHHHI", 0xF30A, 4, 4, 4, 0) + struct.pack("<IIHH", 0, 1900, 0, 0) * 4
+    for level, at in ((3, 1900), (2, 1901), (1, 1902)):
+        node = struct.pack("<HHHHI", 0xF30A, 84, 84, level, 0) + struct.pack("<IIHH", 0, at + 1, 0, 0) * 84
+        data[at << 10 : (at << 10) + len(node)] = node
+    leaf = struct.pack("<HHHHI", 0xF30A, 0 if form == "nothing" else 84, 84, 0, 0) + bytes(84 * 12)
+    data[1903 << 10 : (1903 << 10) + len(leaf)] = leaf
+    with pytest.raises(IntegrityError, match="extents cannot be read"):
+        list(Ext4(Counted(data), 0, "fs")._runs(_Inode(0o100644, 13 << 10, 0x80000, root)))
+
+
 def test_holes_in_a_file_system_count_as_what_they_unpack_to(tmp_path: Path) -> None:
     (tmp_path / "root/usr").mkdir(parents=True)
     with (tmp_path / "root/usr/zeros").open("wb") as file:
@@ -380,6 +477,7 @@ def odd_rpm(payload: bytes, path: Path) -> Path:
         (b"070707" + bytes(200), "not cpio newc"),
         (b"07070X" + bytes(200), "files of 4 GB and more"),
         (b"070701" + b"zzzzzzzz" * 13, "damaged"),
+        (cpio("./x").replace(b"00000001", b"-0000001"), "an entry of its archive cannot be read"),
     ],
 )
 def test_an_rpm_that_would_leave_its_tree_is_refused(payload: bytes, reason: str, tmp_path: Path) -> None:
