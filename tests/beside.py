@@ -4,8 +4,8 @@ The compiler takes two processors for many minutes, most other tests one. So tha
 chosen test wants what it makes, and those tests come last (``pytest_collection_modifyitems``). Its stages, in this order:
 
 1. ``full``: one pair as the committed files have it, every kind and every module, into an empty registry.
-2. ``whole``: the whole committed lock, every kind, but of modules only ``nvidia`` (minutes instead of a quarter of an
-   hour). ``DRIVER_TEST_FULL=1`` makes that run full as well.
+2. ``whole``: the whole committed lock, but of kinds only the proprietary one and of modules only ``nvidia`` (minutes
+   instead of a quarter of an hour). ``DRIVER_TEST_FULL=1`` makes that run full as well.
 3. ``standin_kernels``: the stand-in kernel under each vendor's name (tests/standins/vendors.py).
 
 A pytest plugin; ``python -m tests.beside ROOT FOLDER STAGE…`` is the process.
@@ -33,7 +33,7 @@ import pytest
 from pipeline import engine
 from pipeline.errors import PipelineError
 from pipeline.pinned import Lock
-from tests.checkout import KERNEL, MODULES, OTHER, ROOT, Checkout, Place, Ran, Whole
+from tests.checkout import KERNEL, KINDS, MODULES, OTHER, ROOT, Checkout, Place, Ran, Whole
 from tests.registry_process import running_registry
 from tests.standins import vendors
 
@@ -123,7 +123,7 @@ def make_whole(checkout: Checkout, folder: Path) -> dict[str, Any]:
     """The whole lock in three runs, the first of which is killed."""
     assert "error" not in json.loads((folder / "full.json").read_bytes()), "'full' could not be made"
     committed = (checkout.root / "versions.lock").read_bytes()
-    checkout.only(modules=MODULES)
+    checkout.only(modules=MODULES, kinds=KINDS)
     checkout.relock(without(OTHER))
     killed = kill_after_a_pair(checkout)
     resumed = checkout.doit("--json").ended(0)

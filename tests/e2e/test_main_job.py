@@ -1,7 +1,7 @@
 """The main job on the committed lock, from an empty registry to a run that has nothing to do.
 
-``full`` is the pair of 6.1.0-47 as the committed files have it; ``whole`` is every pair of the lock and every kind, of
-modules only ``nvidia`` unless DRIVER_TEST_FULL is set (tests/beside.py).
+``full`` is the pair of 6.1.0-47 as the committed files have it; ``whole`` is every pair of the lock, with the proprietary
+``nvidia`` alone unless DRIVER_TEST_FULL is set (tests/beside.py).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.engine import Engine
-from tests.checkout import DRIVER, KERNEL, MODULES, OTHER, Checkout, Whole
+from tests.checkout import DRIVER, KERNEL, KINDS, MODULES, OTHER, Checkout, Whole
 from tests.private_engine import daemon, private_engine, why_not
 from tests.registry_process import running_registry
 
@@ -24,7 +24,7 @@ def elsewhere(room: Path, environ: dict[str, str]) -> Iterator[Checkout]:
     checkout = Checkout(room / "elsewhere", **environ)
     with private_engine(checkout.root) as host, running_registry(room / "elsewhere.registry") as address:
         checkout.environ |= {"DOCKER_HOST": host, "DRIVER_REGISTRY": address}
-        checkout.only(modules=MODULES)
+        checkout.only(modules=MODULES, kinds=KINDS)
         yield checkout
 
 
