@@ -7,6 +7,7 @@ chosen test wants what it makes, and those tests come last (``pytest_collection_
 2. ``whole``: the whole committed lock, but of kinds only the proprietary one and of modules only ``nvidia`` (minutes
    instead of a quarter of an hour). ``DRIVER_TEST_FULL=1`` makes that run full as well.
 3. ``standin_kernels``: the stand-in kernel under each vendor's name (tests/standins/vendors.py).
+4. ``host_disk``: a virtual machine's disk on which our installer was run (tests/host_vm.py).
 
 A pytest plugin; ``python -m tests.beside ROOT FOLDER STAGE…`` is the process.
 """
@@ -33,11 +34,17 @@ import pytest
 from pipeline import engine
 from pipeline.errors import PipelineError
 from pipeline.pinned import Lock
+from tests import host_vm
 from tests.checkout import KERNEL, KINDS, MODULES, OTHER, ROOT, Checkout, Place, Ran, Whole
+from tests.host_vm import Disk
 from tests.registry_process import running_registry
 from tests.standins import vendors
 
-STAGES: Final = ("full", "whole", "standin_kernels")
+STAGES: Final = ("full", "whole", "standin_kernels", "host_disk")
+ALONE: Final = {"standin_kernels", "host_disk"}
+"""Those that need none of the others."""
+KEPT_DISK: Final = "DRIVER_TEST_DISK"
+"""A folder that keeps the host's disk between runs, for who works on these tests."""
 _seconds: Final[dict[str, float]] = {}
 """How long each took, most of that beside the tests."""
 
@@ -73,7 +80,7 @@ class Beside:
         place = self.folder / f"{stage}.json"
         while not place.exists():
             if self._process is None:
-                self.begin(*([stage] if stage == "standin_kernels" else STAGES[: STAGES.index(stage) + 1]))
+                self.begin(*([stage] if stage in ALONE else STAGES[: STAGES.index(stage) + 1]))
             elif self._process.poll() == 0:
                 self._process = None  # it was asked for less
             elif self._process.returncode:
@@ -98,7 +105,8 @@ class Beside:
 
 def build(checkout: Checkout, folder: Path, stages: Collection[str]) -> None:
     """Make what of ``stages`` is not in ``folder`` yet, and put there what each came to; one that fails is no other's affair."""
-    for stage, make in (("full", make_full), ("whole", make_whole), ("standin_kernels", make_kernels)):
+    makers = (make_full, make_whole, make_kernels, make_host_disk)
+    for stage, make in zip(STAGES, makers, strict=True):
         place = folder / f"{stage}.json"
         if stage not in stages or place.exists():
             continue
@@ -137,6 +145,12 @@ def make_kernels(checkout: Checkout, folder: Path) -> dict[str, Any]:
     return {"place": str(vendors.kernels(folder, checkout.space().inputs))}
 
 
+def make_host_disk(_checkout: Checkout, folder: Path) -> dict[str, Any]:
+    """The disk, below ``folder``, and what the installer said."""
+    disk, said = host_vm.install(host_vm.make_bare_disk(host_vm.make_root(ROOT / "build/vm"), folder / "host"))
+    return {"folder": str(disk.folder), "image": disk.image, "said": said}
+
+
 def kill_after_a_pair(checkout: Checkout) -> Ran:
     """Run ``doit`` until a pair has an outcome, then end it with SIGKILL."""
     said: list[str] = []
@@ -166,6 +180,8 @@ def wanted(item: pytest.Item) -> set[str]:
     names = set(getattr(item, "fixturenames", ()))
     if "images" in names and not os.environ.get("DRIVER_TEST_IMAGES") and not _skipped(item):
         names.add("whole")
+    if "installed" in names and not os.environ.get(KEPT_DISK) and not _skipped(item):
+        names.add("host_disk")
     return names & set(STAGES) | ({"full"} if "whole" in names else set())
 
 
@@ -177,11 +193,10 @@ def _skipped(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Modules of tests that need nothing of it come first, then in the order in which it is made; virtual hosts come last."""
+    """Modules of tests that need nothing of it come first, then in the order in which it is made."""
     rank = {item.path: 0 for item in items}
     for item in items:
         found = [STAGES.index(stage) + 1 for stage in wanted(item)]
-        found += [len(STAGES) + 1] if "installed" in getattr(item, "fixturenames", ()) else []
         rank[item.path] = max([rank[item.path], *found])
     items.sort(key=lambda item: rank[item.path])
 
@@ -264,6 +279,19 @@ def whole(beside: Beside, registry: Place) -> Whole:
 def standin_kernels(beside: Beside) -> Path:
     """A folder with the stand-in kernels; ``DRIVER_STANDINS`` names one that is kept between runs."""
     return Path(beside.result("standin_kernels")["place"])
+
+
+@pytest.fixture(scope="session")
+def installed(request: pytest.FixtureRequest) -> tuple[Disk, str]:
+    """A virtual machine's disk on which our shell line was run, and what that said."""
+    kept = os.environ.get(KEPT_DISK)
+    if not kept:
+        made = request.getfixturevalue("beside").result("host_disk")
+        return Disk(Path(made["folder"]), made["image"]), made["said"]
+    if not (Path(kept) / "installed.qcow2").exists():
+        disk, said = host_vm.install(host_vm.make_bare_disk(host_vm.make_root(ROOT / "build/vm"), Path(kept)))
+        (disk.folder / "said").write_text(said)
+    return Disk(Path(kept), "installed.qcow2"), (Path(kept) / "said").read_text()
 
 
 if __name__ == "__main__":

@@ -301,7 +301,8 @@ class Vm:
         command = [
             "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048", "-nographic",
             "-no-reboot", *start,
-            "-drive", f"if=virtio,file={self.folder / 'disk.qcow2'},format=qcow2",
+            # What the machine has flushed is with this machine's kernel, and outlives QEMU's own end: that is what cases look at.
+            "-drive", f"if=virtio,file={self.folder / 'disk.qcow2'},format=qcow2,cache=unsafe",
             "-drive", f"if=virtio,file={case},format=raw,readonly=on",
             *(word for more in disks for word in ("-drive", f"if=virtio,file={more},format=raw")),
             # Without its boot ROM, which takes seconds to find that nothing boots from the network.

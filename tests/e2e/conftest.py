@@ -16,9 +16,8 @@ from typing import Any
 import pytest
 
 from pipeline.registry import Registry
-from tests import host_vm
 from tests.beside import Full
-from tests.checkout import DRIVER, KERNEL, ROOT, Checkout, Place, Whole
+from tests.checkout import DRIVER, KERNEL, Checkout, Place, Whole
 from tests.clients import RUNTIME, Client
 from tests.host_site import Site, running_site
 from tests.host_vm import Disk
@@ -107,18 +106,6 @@ def images(request: pytest.FixtureRequest) -> Registry:
     """Where the real images lie: ``DRIVER_TEST_IMAGES`` names a registry that has them, else they are built (``whole``)."""
     given = os.environ.get("DRIVER_TEST_IMAGES")
     return Registry(given or request.getfixturevalue("whole").registry.address, environ={})
-
-
-@pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Disk, str]:
-    """A virtual machine's disk on which our shell line was run, and what that said; ``DRIVER_TEST_DISK``: a folder with one."""
-    given = os.environ.get("DRIVER_TEST_DISK")
-    if given and (Path(given) / "installed.qcow2").exists():
-        return Disk(Path(given), "installed.qcow2"), (Path(given) / "said").read_text()
-    folder = Path(given) if given else tmp_path_factory.mktemp("vm") / "disk"
-    disk, said = host_vm.install(host_vm.make_bare_disk(host_vm.make_root(ROOT / "build/vm"), folder))
-    (folder / "said").write_text(said)
-    return disk, said
 
 
 @pytest.fixture(scope="session")
