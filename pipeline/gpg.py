@@ -83,9 +83,10 @@ def _gpgv(place: Path, keys: Keys, what: str, *words: str) -> None:
     done = subprocess.run(command, env={**os.environ, "LC_ALL": "C"}, capture_output=True, check=False)
     lines = done.stdout.decode("utf-8", "replace").splitlines()
     said = {line.split(" ")[1] for line in lines if line.startswith("[GNUPG:] ")}
-    signers = {word for line in lines if line.startswith("[GNUPG:] VALIDSIG ") for word in (line.split()[2], line.split()[-1])}
+    signers = _signers(lines, ("GOODSIG", "EXPSIG", "EXPKEYSIG", "REVKEYSIG"))
+    good = _signers(lines, ("GOODSIG",))  # VALIDSIG alone is said of an expired or revoked key's signature too
     trusted = not keys.fingerprints or bool(signers & keys.fingerprints)
-    if done.returncode == 0 and "GOODSIG" in said and "BADSIG" not in said and trusted:
+    if done.returncode == 0 and "BADSIG" not in said and (good & keys.fingerprints if keys.fingerprints else good):
         return
     why = "no key of ours signed it" if "NO_PUBKEY" in said else "it carries no signature that gpgv can read"
     if not trusted and signers:
@@ -95,3 +96,18 @@ def _gpgv(place: Path, keys: Keys, what: str, *words: str) -> None:
     elif expired := {"EXPKEYSIG", "EXPSIG", "REVKEYSIG"} & said:
         why = f"no key that still holds signed it ({', '.join(sorted(expired))})"
     raise IntegrityError(f"{what}: {why} ({keys.name})", hint="nothing of it is used")
+
+
+def _signers(lines: list[str], verdicts: tuple[str, ...]) -> set[str]:
+    """Fingerprints, of a key and of its primary key, whose signature gpgv's status ``lines`` give one of ``verdicts``."""
+    found: set[str] = set()
+    verdict = ""
+    for line in lines:
+        words = line.split()
+        if words[:1] != ["[GNUPG:]"]:
+            continue
+        if words[1] == "NEWSIG" or (words[1].endswith("SIG") and words[1] != "VALIDSIG"):
+            verdict = words[1]
+        elif words[1] == "VALIDSIG" and verdict in verdicts:
+            found |= {words[2], words[-1]}
+    return found

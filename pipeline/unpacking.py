@@ -205,13 +205,14 @@ def damaged(what: str, entries: Iterator[Entry]) -> Iterator[Entry]:
 
 
 def within(entries: Iterable[Entry], limit: int, what: str) -> Iterator[Entry]:
-    """``entries``, whose files have at most ``limit`` bytes together; more raises IntegrityError.
+    """``entries``, which as a tar have at most about ``limit`` bytes; more raises IntegrityError.
 
-    The bytes that were unpacked say too little: a hole in a file (a sparse member of a tar, a file system's) has none.
+    The bytes that were unpacked say too little: a hole in a file (a sparse member of a tar, a file system's) has none, and
+    directories of a file system can share one block of names.
     """
     count = 0
     for entry in entries:
-        count += entry.size
+        count += tarfile.BLOCKSIZE + entry.size
         if count > limit:
             raise _too_large(what, limit)
         yield entry

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import IntegrityError, PipelineError, UpstreamDataError
+from pipeline.gpg import Keys, cleartext
 from pipeline.upstream.debian_release import parse_release, verify_inrelease
 from tests.signed_archive import Key
 
@@ -38,6 +40,26 @@ def test_one_known_key_is_enough_where_several_signed(signing_key: Key) -> None:
 def test_a_key_that_has_expired_is_refused(signing_key: Key) -> None:
     with Key(at="20200101T000000") as old, pytest.raises(IntegrityError, match="EXPKEYSIG"):
         verify_inrelease(old.clearsign(TEXT), old.keyring, "here")
+
+
+def fingerprints(key: Key) -> frozenset[str]:
+    listed = subprocess.run(
+        ["gpg", "--batch", "--show-keys", "--with-colons", str(key.keyring)], check=True, capture_output=True, text=True
+    ).stdout
+    return frozenset(line.split(":")[9] for line in listed.splitlines() if line.startswith("fpr:"))
+
+
+def test_a_key_that_has_expired_does_not_count_because_an_unnamed_one_of_the_same_file_still_holds(signing_key: Key) -> None:
+    with Key(at="20200101T000000") as old:
+        material = old.keyring.read_bytes() + signing_key.keyring.read_bytes()
+        signed = [key.clearsign(TEXT) for key in (old, signing_key)]
+        text = signed[0][: signed[0].index(b"-----BEGIN PGP SIGNATURE")]
+        pairs = zip((old, signing_key), signed, strict=True)
+        both = text + signing_key.armoured(b"".join(key.signature(one) for key, one in pairs))
+        named = {name: Keys(material, name, fingerprints(key)) for name, key in (("old", old), ("new", signing_key))}
+        assert cleartext(both, named["new"], "here").strip() == TEXT.strip()
+        with pytest.raises(IntegrityError, match=r"here: no key that still holds signed it \(EXPKEYSIG\)"):
+            cleartext(both, named["old"], "here")
 
 
 def test_a_wrong_signature_is_refused_though_another_one_is_right(signing_key: Key, tmp_path: Path) -> None:

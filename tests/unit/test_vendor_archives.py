@@ -245,6 +245,13 @@ def test_a_damaged_file_system_is_refused_or_harmless_and_never_a_traceback(imag
             assert "\n" not in str(error)
 
 
+def test_names_without_a_byte_count_as_the_heads_that_a_tar_gives_them() -> None:
+    entries = [Entry(f"etc/{number}", 0o644, "file", 0) for number in range(100)]
+    assert len(list(unpacking.within(entries, 100 * 512, "here"))) == 100
+    with pytest.raises(IntegrityError, match="here unpacks to more than 51199 bytes"):
+        list(unpacking.within(entries, 100 * 512 - 1, "here"))
+
+
 @pytest.mark.parametrize("kind", READERS)
 def test_a_bomb_is_refused_at_the_limit(kind: str, tmp_path: Path) -> None:
     root = tmp_path / "root"
