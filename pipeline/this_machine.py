@@ -77,6 +77,9 @@ def this_machine(
         raise UsageError(error.message, hint=error.hint) from error
     if machine not in _ARCHES:
         raise UsageError(f"NVIDIA has no driver for {machine}", hint="x86_64 and aarch64 are possible")
+    for given in filter(None, (config, image, os_release)):
+        if os.path.exists(given) and not os.path.isfile(given) and not os.path.isdir(given):  # noqa: PTH110, PTH112, PTH113 - see below
+            raise BadFileError(f"{given} is no plain file", hint="a pipe or a device has no end to read to")
     here = name == running
     places = ([_RUNNING] if here else []) + [place.format(name) for place in _CONFIGS]
     found, unread = (Path(image), "") if image else _image(root, (p.format(name) for p in _IMAGES), name)

@@ -303,6 +303,8 @@ def test_a_kernel_that_versions_lock_pins_is_built_from_there(world: World) -> N
         ({"image": "/nowhere/vmlinuz"}, BadFileError, r"/nowhere/vmlinuz: No such file or directory"),
         ({"image": "/etc/hostname"}, BadFileError, r"/etc/hostname is no kernel image that says which kernel it is, not of "),
         ({"config": "/"}, BadFileError, r"/: Is a directory"),
+        ({"config": "/dev/null"}, BadFileError, r"/dev/null is no plain file"),
+        ({"image": "/dev/zero"}, BadFileError, r"/dev/zero is no plain file"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(world: World, told: dict[str, str], error: type[PipelineError], reason: str) -> None:
