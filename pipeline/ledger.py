@@ -139,8 +139,7 @@ class Ledger:
                 f"{self.registry.reference(pair.recipe_tag)} is listed and cannot be read", hint="delete that tag"
             )
         publish(pair, manifest.digest, manifest.data, shop)
-        noted = self._noted(pair)  # of a run here that was killed before it wrote the index
-        entry = noted if noted and _fits(noted, pair, "built") else self._from_registry(pair)
+        entry = self._held(pair, "built") or self._from_registry(pair)
         shop.progress.event("outcome", pair.id, f"built {manifest.digest[:19]} (was there)", outcome="built")
         return entry
 
@@ -151,11 +150,9 @@ class Ledger:
         known = self._known.get(_key(pair))
         stale = pair.kernel.stale or pair.driver.stale
         if self.built(pair) or pair.failed_tag in self.tags:
-            wanted = "built" if self.built(pair) else "failed"
-            held = next((e for e in (self._noted(pair), known) if e and _fits(e, pair, wanted)), None)
-            entry = held or self._from_registry(pair)
+            wanted: Outcome = "built" if self.built(pair) else "failed"
             return msgspec.structs.replace(
-                entry,
+                self._held(pair, wanted) or self._from_registry(pair),
                 stale=stale,
                 releases=indexes.releases_of(pair.kernel.releases),
                 released=pair.kernel.date,
@@ -245,6 +242,11 @@ class Ledger:
             shop.progress.note(owners[arch].id, f"tag {tag} moves {way}")
         keep(settle(tag, parts, self.registry, lambda _: None, shared=True), self.registry)
         self.tags.add(tag)
+
+    def _held(self, pair: Pair, outcome: Outcome) -> Entry | None:
+        """What a run here noted or the index says; rather what says when, which an image that was adopted does not keep."""
+        told = [e for e in (self._noted(pair), self._known.get(_key(pair))) if e and _fits(e, pair, outcome)]
+        return next((entry for entry in told if entry.built), told[0] if told else None)
 
     def _noted(self, pair: Pair) -> Entry | None:
         with contextlib.suppress(OSError, msgspec.DecodeError):

@@ -43,6 +43,9 @@ class Host(Plain):
         for name in args:
             if name not in RUNTIMES:
                 raise UsageError(f"no OS '{name}'", hint=f"one of {', '.join(RUNTIMES)}")
+        known = sorted({name for names in RUNTIMES.values() for name in names})
+        if params["runtime"] not in {"", *known}:
+            raise UsageError(f"no runtime '{params['runtime']}'", hint=f"one of {', '.join(known)}")
         settings = _settings(space, params)
         for os in args or RUNTIMES:
             runtimes = [name for name in RUNTIMES[os] if params["runtime"] in {"", name}]

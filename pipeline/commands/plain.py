@@ -45,6 +45,11 @@ def complain(error: PipelineError) -> int:
     return error.exit_status
 
 
+def late_option(word: str) -> UsageError:
+    """The error for an option that stands where a task, a pattern or a name is read."""
+    return UsageError(f"option {word} stands behind a word", hint="options come first")
+
+
 def only_pairs(words: Sequence[str]) -> None:
     """Raise UsageError for a word that can be no pattern of pairs: nothing chosen would read as nothing to do."""
     for word in words:
@@ -79,6 +84,8 @@ class Strict:
             return complain(UsageError(what, hint=f"see 'doit help {self.name}'"))
         except (InvalidCommand, InvalidTask, InvalidDodoFile) as error:
             unknown = getattr(error, "not_found", None)
+            if unknown and unknown.startswith("-"):
+                return complain(late_option(unknown))
             what = f"'{unknown}' is neither a command nor a task" if unknown else str(error).rstrip(".")
             return complain(UsageError(what, hint=UNKNOWN_HINT))
         except DatabaseException as error:
@@ -110,6 +117,9 @@ class Plain(Strict, Command):  # type: ignore[misc]
 
     def execute(self, params: Any, args: Any) -> int:
         """Run; ``parse_execute`` says every error that a user can cause."""
+        for word in args:
+            if word.startswith("-"):
+                raise late_option(word)
         return self.work(here(), params, list(args))
 
     def work(self, space: Workspace, params: Any, args: list[str]) -> int:

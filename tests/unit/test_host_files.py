@@ -208,6 +208,8 @@ def test_the_command_writes_a_folder_for_each_os_and_runtime_and_says_the_one_li
     [
         (("gentoo",), "no OS 'gentoo'"),
         (("--runtime", "podman", "container-linux"), "container-linux has no runtime 'podman'"),
+        (("--runtime", "lxc"), "no runtime 'lxc': one of docker, podman"),
+        (("debian", "--driver", "535"), "option --driver stands behind a word: options come first"),
         (("--driver", "latest"), "--driver 'latest'"),
         (("--registry", "a b"), "--registry 'a b'"),
         (("--key", "/none"), "--key /none cannot be read"),

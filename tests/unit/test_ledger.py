@@ -131,6 +131,26 @@ def test_adopting_what_is_there_gives_it_its_names_and_builds_nothing(bench: Ben
     assert bench.ledger().done(pair)
 
 
+def test_adopting_what_is_there_keeps_what_the_index_knows_of_it(bench: Bench) -> None:
+    pair = bench.plan.pairs[0]
+    image = bench.push(pair)
+    publish(pair, image.digest, image.manifest, bench.shop)
+    built = entry_of(pair, "built", digest=image.digest, seconds=indexes.Seconds(100.0, 9.0), built=NOW)
+    note = bench.root / ledger.OUTCOMES / f"{pair.recipe[:16]}.json"
+    other = bench.ledger()
+    other.note(other.adopt(pair, bench.shop))
+    poor = note.read_bytes()
+    bench.ledger().note(built)
+    bench.publish_index()
+
+    note.unlink()  # another machine, which has only the registry
+    book = bench.ledger()
+    assert (adopted := book.adopt(pair, bench.shop)).built == NOW
+    assert adopted.seconds == built.seconds
+    note.write_bytes(poor)  # one that had adopted it before its builder published the index
+    assert bench.ledger().entry(pair).built == NOW
+
+
 def test_a_failure_is_remembered_with_its_reason_and_tried_again_only_on_request(bench: Bench) -> None:
     pair = bench.plan.pairs[0]
     bench.push(pair, failed="nv-pci.c:1: error: too few arguments")

@@ -26,6 +26,8 @@ PROGRAM = (sys.executable, "-m", "pipeline")
         (["image:debian/amd64:1.2-3"], "'image:debian/amd64:1.2-3' matches no pair of the lock: 'doit list --all' names them"),
         (["image:*1.2.3*"], "'image:*1.2.3*' matches no pair of the lock: "),
         (["*1.2.3*"], "'*1.2.3*' matches no task: a pair's task is image:<os>/<arch>:<kernel>-<driver>"),
+        (["image", "--json"], "option --json stands behind a word: options come first"),
+        (["matrix", "image:*", "--jobs", "2"], "option --jobs stands behind a word: options come first"),
         (["--nosuch"], "option --nosuch not recognized: see 'doit help run'"),
         (["status", "--nosuch"], "option --nosuch not recognized: see 'doit help status'"),
         (["update", "--json=yes"], "option --json must not have an argument: see 'doit help update'"),
