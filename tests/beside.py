@@ -4,7 +4,7 @@ The compiler takes two processors for many minutes, most other tests one. So tha
 chosen test wants what it makes, and those tests come last (``pytest_collection_modifyitems``). Its stages, in this order:
 
 1. ``full``: one pair as the committed files have it, every kind and every module, into an empty registry.
-2. ``whole``: the whole committed lock, but of kinds only the proprietary one and of modules only ``nvidia`` (minutes
+2. ``whole``: the whole committed lock, but of kinds only the open one and of modules only ``nvidia`` (minutes
    instead of a quarter of an hour). ``DRIVER_TEST_FULL=1`` makes that run full as well.
 3. ``standin_kernels``: the stand-in kernel under each vendor's name (tests/standins/vendors.py).
 4. ``host_disk``: a virtual machine's disk on which our installer was run (tests/host_vm.py).

@@ -33,7 +33,7 @@ KERNEL, OTHER, NEWEST = "6.1.0-47-cloud-amd64", "6.1.0-50-cloud-amd64", "6.1.0-5
 DRIVER, LATER = "535.261.03", "535.309.01"
 MODULES = () if os.environ.get("DRIVER_TEST_FULL") else ("nvidia",)
 """Kernel modules of the pairs that are not built in full."""
-KINDS = ("proprietary",) if MODULES else ("open", "proprietary")
+KINDS = ("open",) if MODULES else ("open", "proprietary")
 """Their kinds: what hosts, runs and registries do with a pair does not depend on how many its image has."""
 OURS = ("DOCKER_HOST", "DRIVER_REGISTRY", "DRIVER_MIRRORS", "SOURCE_DATE_EPOCH", "PYTHONPATH")
 DOIT = Path(sys.executable).with_name("doit")

@@ -1,6 +1,6 @@
 """The main job on the committed lock, from an empty registry to a run that has nothing to do.
 
-``full`` is the pair of 6.1.0-47 as the committed files have it; ``whole`` is every pair of the lock, with the proprietary
+``full`` is the pair of 6.1.0-47 as the committed files have it; ``whole`` is every pair of the lock, with the open
 ``nvidia`` alone unless DRIVER_TEST_FULL is set (tests/beside.py).
 """
 
