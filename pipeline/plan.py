@@ -182,7 +182,9 @@ class Plan:
                 continue
             found = [name for name in names if pattern in ("image", name)] or fnmatch.filter(names, pattern)
             if not found:
-                raise UsageError(f"'{pattern}' matches no pair of the lock", hint="'doit list --all' names them")
+                here = pattern.startswith("image:host")
+                hint = "'doit update --host' pins this machine's kernel" if here else "'doit list --all' names them"
+                raise UsageError(f"'{pattern}' matches no pair of the lock", hint=hint)
             chosen.update({name: self._pair(name.removeprefix("image:")) for name in found})
         return tuple(chosen.values())
 

@@ -9,13 +9,17 @@ in between is made good by the next run.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from . import ledger
 from .index import Index
+from .lock import write
 from .plan import Pair
 from .workspace import Workspace
 
+SOURCE_FILE: Final = Path("build/index.registry")
+"""Of which registry ``build/index.json`` tells."""
 _ROUNDS: Final = 10
 """Others may go on building for hours; after so many rounds the index is theirs to complete."""
 
@@ -33,6 +37,7 @@ def publish(space: Workspace, worked_on: Sequence[Pair]) -> Index:
         pushed = book.push_index(index, space.plan, shop)
         if index != local:
             ledger.save_index(space.root, index)
+        write(space.root / SOURCE_FILE, _place(space))
         if not pushed and not worked_on:
             break
         seen = _outcomes(book.tags)
@@ -42,6 +47,21 @@ def publish(space: Workspace, worked_on: Sequence[Pair]) -> Index:
     if worked_on:  # at the end: who finished beside us has settled its own by now
         book.settle_aliases(space.plan, (), shop)
     return index
+
+
+def known_last(space: Workspace) -> Index:
+    """The last index that this checkout wrote of this very registry; an empty one where there is none."""
+    try:
+        same = (space.root / SOURCE_FILE).read_bytes() == _place(space)
+    except FileNotFoundError:
+        same = True  # written before that was noted
+    except OSError:
+        same = False
+    return ledger.local_index(space.root) if same else Index()
+
+
+def _place(space: Workspace) -> bytes:
+    return f"{space.registry.host}/{space.registry.repository}\n".encode()
 
 
 def _outcomes(tags: set[str]) -> set[str]:

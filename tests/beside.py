@@ -130,8 +130,8 @@ def make_full(checkout: Checkout, _folder: Path) -> dict[str, Any]:
 def make_whole(checkout: Checkout, folder: Path) -> dict[str, Any]:
     """The whole lock in three runs, the first of which is killed."""
     assert "error" not in json.loads((folder / "full.json").read_bytes()), "'full' could not be made"
-    committed = (checkout.root / "versions.lock").read_bytes()
     checkout.only(modules=MODULES, kinds=KINDS)
+    committed = (checkout.root / "versions.lock").read_bytes()
     checkout.relock(without(OTHER))
     killed = kill_after_a_pair(checkout)
     resumed = checkout.doit("--json").ended(0)

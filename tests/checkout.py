@@ -145,13 +145,20 @@ class Checkout:
         path.write_text(after)
 
     def only(self, *, modules: Iterable[str] = (), kinds: Iterable[str] = ("open", "proprietary")) -> None:
-        """Set ``modules`` and ``kinds`` of ``[build]`` in versions.toml."""
+        """Set ``modules`` and ``kinds`` of ``[build]`` in versions.toml; no driver requires another kind then."""
+        kinds = tuple(kinds)
+        self.edit_any("versions.toml", r"(?m)^required = \[.*\]$", f"required = {json.dumps(kinds)}")
+        self.edit_any("versions.lock", r'"required": \[.*\]', f'"required": {json.dumps(kinds)}')
         for key, values in (("modules", modules), ("kinds", kinds)):
             line = f"{key} = {json.dumps(list(values))}"
-            text = (self.root / "versions.toml").read_text()
-            made, found = re.subn(rf"(?m)^{key} = \[.*\]$", line, text, count=1)
-            assert found == 1
-            (self.root / "versions.toml").write_text(made)
+            assert self.edit_any("versions.toml", rf"(?m)^{key} = \[.*\]$", line) == 1
+
+    def edit_any(self, name: str, pattern: str, text: str) -> int:
+        """Put ``text`` in place of all that ``pattern`` finds in one file; how many those are."""
+        path = self.root / name
+        made, found = re.subn(pattern, text, path.read_text())
+        path.write_text(made)
+        return found
 
     def relock(self, change: Callable[[Lock], Lock]) -> None:
         """Rewrite versions.lock with what ``change`` makes of it."""

@@ -13,7 +13,7 @@ from .. import index as indexes
 from .. import ledger
 from ..errors import RegistryError, UsageError
 from ..index import Index
-from ..publishing import publish
+from ..publishing import known_last, publish
 from ..table import OUTCOMES, Filter, summary, table
 from ..workspace import Workspace
 from .plain import JSON, Plain
@@ -83,4 +83,4 @@ def present(space: Workspace) -> Index:
         return book.index(space.plan, local)
     except RegistryError as error:
         print(f"doit: {error}; showing what was known last", file=sys.stderr)
-        return ledger.cached(space.plan, local)
+        return ledger.cached(space.plan, known_last(space))

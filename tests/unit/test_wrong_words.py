@@ -25,6 +25,7 @@ PROGRAM = (sys.executable, "-m", "pipeline")
         (["run", "nosuch"], "'nosuch' is neither a command nor a task: 'doit help' names the commands, "),
         (["image:debian/amd64:1.2-3"], "'image:debian/amd64:1.2-3' matches no pair of the lock: 'doit list --all' names them"),
         (["image:*1.2.3*"], "'image:*1.2.3*' matches no pair of the lock: "),
+        (["image:host*"], "'image:host*' matches no pair of the lock: 'doit update --host' pins this machine's kernel"),
         (["*1.2.3*"], "'*1.2.3*' matches no task: a pair's task is image:<os>/<arch>:<kernel>-<driver>"),
         (["image", "--json"], "option --json stands behind a word: options come first"),
         (["matrix", "image:*", "--jobs", "2"], "option --jobs stands behind a word: options come first"),
