@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkout import DRIVER, KERNEL, Whole
+from tests.checkout import DRIVER, KERNEL, KINDS, Whole
 from tests.clients import PODMAN_RUN, RUN, Client
 
 pytestmark = [pytest.mark.e2e, pytest.mark.budget("thread")]
@@ -33,7 +33,8 @@ def pulled_and_run(client: Client, run: tuple[str, ...], reference: str) -> None
     """The image's program speaks, its modules and tools are there and are found by name."""
     assert "nvidia-driver" in client(*run, reference, "help")
     shell = (*run, "--entrypoint", "/bin/sh", reference, "-c")
-    assert client(*shell, f"ls /opt/lib/modules/{KERNEL}/nvidia.ko /opt/open/lib/modules/{KERNEL}/nvidia.ko")
+    roots = ("/opt", "/opt/open")[: len(KINDS)]
+    assert client(*shell, " ".join(["ls", *(f"{root}/lib/modules/{KERNEL}/nvidia.ko" for root in roots)]))
     assert client(*shell, "command -v nvidia-smi").strip().endswith("/nvidia-smi")
     said = client(*shell, "nvidia-smi; echo status $?")
     assert "status 9" in said, "it ran, found its libraries, and no driver is loaded"
