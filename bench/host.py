@@ -198,7 +198,7 @@ def measure(registry: str, given: float) -> Figures:
             target = Registry(address, environ={})
             for kernel in (KERNEL, NEXT):
                 host_vm.trim(source, f"{kernel}-{A}", target, [f"{kernel}-{A}"])
-            disk = host_vm.make_disk(host_vm.make_root(ROOT / "build/vm"), folder / "disk")
+            disk, _ = host_vm.make_disk(host_vm.make_root(ROOT / "build/vm"), folder / "disk")
             settings = {
                 "DRIVER_REGISTRY": f"http://{GATEWAY}:{address.rpartition(':')[2]}",
                 "DRIVER_VERSION": A,

@@ -83,8 +83,9 @@ def _gpgv(place: Path, keys: Keys, what: str, *words: str) -> None:
     done = subprocess.run(command, env={**os.environ, "LC_ALL": "C"}, capture_output=True, check=False)
     lines = done.stdout.decode("utf-8", "replace").splitlines()
     said = {line.split(" ")[1] for line in lines if line.startswith("[GNUPG:] ")}
-    signers = _signers(lines, ("GOODSIG", "EXPSIG", "EXPKEYSIG", "REVKEYSIG"))
-    good = _signers(lines, ("GOODSIG",))  # VALIDSIG alone is said of an expired or revoked key's signature too
+    signatures = _signatures(lines)
+    signers = {signer for _, who in signatures for signer in who}
+    good = {signer for verdict, who in signatures for signer in who if verdict == "GOODSIG"}
     trusted = not keys.fingerprints or bool(signers & keys.fingerprints)
     if done.returncode == 0 and "BADSIG" not in said and (good & keys.fingerprints if keys.fingerprints else good):
         return
@@ -98,16 +99,19 @@ def _gpgv(place: Path, keys: Keys, what: str, *words: str) -> None:
     raise IntegrityError(f"{what}: {why} ({keys.name})", hint="nothing of it is used")
 
 
-def _signers(lines: list[str], verdicts: tuple[str, ...]) -> set[str]:
-    """Fingerprints, of a key and of its primary key, whose signature gpgv's status ``lines`` give one of ``verdicts``."""
-    found: set[str] = set()
+def _signatures(lines: list[str]) -> list[tuple[str, set[str]]]:
+    """Of each signature that gpgv could check: its verdict, and the fingerprints of the key and of its primary key.
+
+    VALIDSIG, which has these, says nothing of the key: it follows EXPKEYSIG and REVKEYSIG as it does GOODSIG.
+    """
+    found: list[tuple[str, set[str]]] = []
     verdict = ""
     for line in lines:
         words = line.split()
         if words[:1] != ["[GNUPG:]"]:
             continue
-        if words[1] == "NEWSIG" or (words[1].endswith("SIG") and words[1] != "VALIDSIG"):
+        if words[1] == "VALIDSIG":
+            found.append((verdict, {words[2], words[-1]}))
+        elif words[1].endswith("SIG"):
             verdict = words[1]
-        elif words[1] == "VALIDSIG" and verdict in verdicts:
-            found |= {words[2], words[-1]}
     return found

@@ -78,7 +78,8 @@ def this_machine(
     if machine not in _ARCHES:
         raise UsageError(f"NVIDIA has no driver for {machine}", hint="x86_64 and aarch64 are possible")
     for given in filter(None, (config, image, os_release)):
-        if os.path.exists(given) and not os.path.isfile(given) and not os.path.isdir(given):  # noqa: PTH110, PTH112, PTH113 - see below
+        mode = _mode(Path(given))
+        if mode and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # the others are told of by who reads them
             raise BadFileError(f"{given} is no plain file", hint="a pipe or a device has no end to read to")
     here = name == running
     places = ([_RUNNING] if here else []) + [place.format(name) for place in _CONFIGS]
@@ -88,7 +89,7 @@ def this_machine(
         if said != name:
             raise BadFileError(f"{found} is {_called(said)}, not of {name}", hint="give the kernel image of that very kernel")
     ident = _os_release(Path(os_release) if os_release else root / "etc/os-release") if here or os_release else {}
-    configs = (root / place for place in places if os.path.isfile(root / place))  # noqa: PTH113 - is_file() raises below a locked /boot
+    configs = (root / place for place in places if stat.S_ISREG(_mode(root / place)))
     return Machine(
         release=name,
         arch=_ARCHES[machine],
@@ -109,6 +110,14 @@ def no_config(machine: Machine) -> UsageError:
         f"no configuration of {machine.release} on this machine (looked for {places}{unread})",
         hint="'modprobe configs' may bring /proc/config.gz; else copy it from where that kernel was built: --config FILE",
     )
+
+
+def _mode(path: Path) -> int:
+    """Of a file that can be seen; 0 of one that is not there or lies in a folder that is root's alone, as /boot may be."""
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
 
 
 def _image(root: Path, places: Iterable[str], name: str) -> tuple[Path | None, str]:

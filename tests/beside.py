@@ -147,7 +147,7 @@ def make_kernels(checkout: Checkout, folder: Path) -> dict[str, Any]:
 
 def make_host_disk(_checkout: Checkout, folder: Path) -> dict[str, Any]:
     """The disk, below ``folder``, and what the installer said."""
-    disk, said = host_vm.install(host_vm.make_bare_disk(host_vm.make_root(ROOT / "build/vm"), folder / "host"))
+    disk, said = host_vm.make_disk(host_vm.make_root(ROOT / "build/vm"), folder / "host")
     return {"folder": str(disk.folder), "image": disk.image, "said": said}
 
 
@@ -289,7 +289,7 @@ def installed(request: pytest.FixtureRequest) -> tuple[Disk, str]:
         made = request.getfixturevalue("beside").result("host_disk")
         return Disk(Path(made["folder"]), made["image"]), made["said"]
     if not (Path(kept) / "installed.qcow2").exists():
-        disk, said = host_vm.install(host_vm.make_bare_disk(host_vm.make_root(ROOT / "build/vm"), Path(kept)))
+        disk, said = host_vm.make_disk(host_vm.make_root(ROOT / "build/vm"), Path(kept))
         (disk.folder / "said").write_text(said)
     return Disk(Path(kept), "installed.qcow2"), (Path(kept) / "said").read_text()
 

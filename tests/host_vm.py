@@ -142,9 +142,9 @@ def make_root(folder: Path) -> Path:
     return place
 
 
-def make_disk(root_tar: Path, folder: Path) -> Disk:
-    """A disk on which the shell line of ``doit host`` for Debian has been run."""
-    return install(make_bare_disk(root_tar, folder))[0]
+def make_disk(root_tar: Path, folder: Path) -> tuple[Disk, str]:
+    """A disk on which the shell line of ``doit host`` for Debian has been run, and what that said."""
+    return install(make_bare_disk(root_tar, folder))
 
 
 def make_bare_disk(root_tar: Path, folder: Path) -> Disk:

@@ -19,6 +19,7 @@ import pytest
 
 from pipeline import disk_image, rpms, runfile, unpacking, userspace
 from pipeline.errors import IntegrityError, PipelineError
+from pipeline.ext4 import Ext4, _Inode
 from pipeline.gpg import Keys, dearmour
 from pipeline.unpacking import Entry, from_tar, to_directory, to_tar
 from tests.signed_archive import Key
@@ -363,8 +364,6 @@ class Counted(io.BytesIO):
 @pytest.mark.parametrize("form", ["map", "extents", "nothing"])
 def test_tables_of_blocks_that_lead_to_nothing_have_an_end(form: str, tmp_path: Path) -> None:
     """Five levels of tables that are all one: in a file of one block it would be read for years."""
-    from pipeline.ext4 import Ext4, _Inode
-
     (tmp_path / "root").mkdir()
     packing.run("mke2fs", "-q", "-b", "1024", "-d", tmp_path / "root", tmp_path / "system", "2M")
     data = bytearray((tmp_path / "system").read_bytes())
