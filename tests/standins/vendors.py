@@ -69,6 +69,15 @@ TOOLCHAIN_RPMS = {
 """What Fedora's stand-in image lacks, and gets as pinned packages."""
 GPUS = "nvidia/supported-gpus/focal-nvidia-driver-525-supported-gpus.json"
 """A real list of supported GPUs, of another branch than the stand-in run file that it lies in."""
+HEAVY_PACKAGES = {
+    "libnvidia-eglcore",
+    "libnvidia-glcore",
+    "libnvidia-glvkspirv",
+    "libnvidia-nvvm4",
+    "libnvidia-rtcore",
+    "libnvoptix1",
+}
+"""What the stand-in run file lacks, for time: most of the bytes, in libraries like the others."""
 REDIST_PACKAGES = ("libcuda1", "libnvidia-ml1", "libnvidia-ptxjitcompiler1", "nvidia-smi", "firmware-nvidia-gsp")
 CUDA = "12.2.9"
 """A CUDA release that never was, whose redist manifest names the stand-in driver."""
@@ -264,7 +273,7 @@ def driver_files(made: Vendors, work: Path, pinned: Driver, inputs: Inputs, gpus
     """A run file, the same driver as a redist archive, its Fabric Manager; and the run file of an older one."""
     url = tesla_url(DriverVersion(pinned.version), "amd64")
     sources = {"kernel-open": inputs.path(pinned.open[0]), "kernel": inputs.path(pinned.proprietary[0])}
-    userspace = [inputs.path(file) for file in pinned.userspace]
+    userspace = [inputs.path(file) for file in pinned.userspace if file.name not in HEAVY_PACKAGES]
     driver.run_file(pinned.version, sources, userspace, work, work / "new", gpus=gpus).rename(made.place(url))
     driver.fabric_manager(pinned.version, work).rename(made.place(fabric_urls(DriverVersion(pinned.version), "amd64")[1]))
     few = [inputs.path(file) for file in pinned.userspace if file.name in REDIST_PACKAGES]
