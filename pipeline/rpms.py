@@ -29,6 +29,8 @@ _MAX_ENTRIES: Final = 0xFFFF
 _NAME, _VERSION, _RELEASE, _ARCH = 1000, 1001, 1002, 1022
 _PAYLOAD_DIGEST, _PAYLOAD_FORMAT = 5092, 1124
 _SIG_SHA256, _SIG_RSA, _SIG_DSA = 273, 268, 267
+_READ: Final = {_NAME, _VERSION, _RELEASE, _ARCH, _PAYLOAD_DIGEST, _PAYLOAD_FORMAT, _SIG_SHA256, _SIG_RSA, _SIG_DSA}
+"""Tags that are looked at here. A real header has a hundred; a made-up one 65,535, each of them the whole store."""
 _STRINGS: Final = (6, 8, 9)
 """Types of a tag: one string, a list of strings, a list of translated strings; 7 is bytes."""
 _CPIO: Final = (b"070701", b"070702")
@@ -150,15 +152,14 @@ def _header(file: IO[bytes], what: str) -> tuple[Mapping[int, tuple[int, bytes]]
     if intro[:4] != _HEADER or count > _MAX_ENTRIES or size > _MAX_HEADER:
         raise IntegrityError(f"{what} is not an RPM package: its header cannot be read", hint=HINT)
     index, store = exactly(file, 16 * count, what), exactly(file, size, what)
-    tags: dict[int, tuple[int, bytes]] = {}
+    places: dict[int, tuple[int, int, int]] = {}
     for tag, kind, offset, number in struct.iter_unpack(">IIII", index):
         if offset > size:
             raise IntegrityError(f"{what}: tag {tag} of its header lies outside of it", hint=HINT)
-        if kind in _STRINGS:
-            tags[tag] = (kind, store[offset:].split(b"\0", 1)[0])
-        elif kind == 7:
-            tags[tag] = (kind, store[offset : offset + number])
-    return tags, intro + index + store
+        if tag in _READ and (kind in _STRINGS or kind == 7):
+            end = offset + number if kind == 7 else store.find(b"\0", offset)
+            places[tag] = (kind, offset, size if end < 0 else end)
+    return {tag: (kind, store[at:end]) for tag, (kind, at, end) in places.items()}, intro + index + store
 
 
 def _text(tags: Mapping[int, tuple[int, bytes]], tag: int) -> str:

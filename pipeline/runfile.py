@@ -100,23 +100,14 @@ def payload_at(path: Path) -> int:
         head = file.read(_SCRIPT)
     if not head.startswith(b"#!"):
         raise IntegrityError(f"{path.name} is not a self-extracting archive", hint=HINT)
+    begins = [0, *(end.end() for end in re.finditer(b"\n", head))]
     for form in _LINES:
         for found in form.finditer(head):
             lines = int(found[1])
             for count in (lines, lines - 1):  # skip=N is the first line of the archive; head -n N the last of the script
-                at = _after(head, count)
-                if at and packing(head[at : at + 8]):
-                    return at
+                if 0 < count < len(begins) and packing(head[begins[count] : begins[count] + 8]):
+                    return begins[count]
     raise IntegrityError(f"{path.name} does not say where its archive begins", hint=HINT)
-
-
-def _after(data: bytes, lines: int) -> int:
-    at = 0
-    for _ in range(lines):
-        at = data.find(b"\n", at) + 1
-        if not at:
-            return 0
-    return at
 
 
 def entries(path: Path, limit: int = MAX_UNPACKED) -> Iterator[Entry]:

@@ -242,14 +242,23 @@ def renamed(entries: Iterable[Entry], name: Callable[[str], str]) -> Iterator[En
 def to_tar(entries: Iterable[Entry], dest: Path) -> Path:
     """A tar at ``dest`` with ``entries`` in their order, owned by root, at time 0; whole or not at all.
 
-    Directories are left out: unpacking makes them, and one over a link (merged /usr) would replace it.
+    Directories are left out: unpacking makes them, and one over a link (merged /usr) would replace it. A hard link whose
+    file is not in the tar before it is an IntegrityError: whoever unpacks it would link to a file of his own, or fail.
     """
     dest.parent.mkdir(parents=True, exist_ok=True)
     with _scratch(dest) as scratch:
         with tarfile.open(scratch, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            files: set[str] = set()
             for entry in entries:
                 info = tarfile.TarInfo(entry.name)
                 info.mode = entry.mode
+                if entry.kind == "hardlink" and entry.target not in files:
+                    words = f"'{entry.name}' is another name of '{entry.target}', which does not come before it"
+                    raise IntegrityError(f"what {dest.name} is made of is damaged: {words}", hint=HINT)
+                if entry.kind in ("file", "hardlink"):
+                    files.add(entry.name)
+                else:
+                    files.discard(entry.name)
                 if entry.kind == "file":
                     info.size = entry.size
                     tar.addfile(info, entry.data)

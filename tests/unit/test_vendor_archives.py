@@ -334,6 +334,16 @@ def test_another_name_of_what_is_left_out_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("members", [("b",), ("b", "a"), ("a -> /etc/passwd", "b"), ("a", "a -> /etc/passwd", "b")])
+def test_another_name_of_what_is_no_file_before_it_is_refused(members: tuple[str, ...], tmp_path: Path) -> None:
+    """``b`` is another name of ``a``: where the archive has no such file, a toolchain's own might be what it means."""
+    kinds = {"a": ("a", tarfile.REGTYPE, ""), "b": ("b", tarfile.LNKTYPE, "a")}
+    archive = tar_of(*(kinds.get(name, ("a", tarfile.SYMTYPE, name.rpartition(" ")[2])) for name in members))
+    with pytest.raises(IntegrityError, match=r"out\.tar is made of is damaged: 'b' is another name of 'a', which does not"):
+        to_tar(from_tar(archive, "x.tar"), tmp_path / "out.tar")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_library_that_is_another_name_of_one_is_in_the_image_too(tmp_path: Path) -> None:
     """tar packs a file's second name as a hard link: both stand in the manifest, and both are wanted."""
     root = tmp_path / "root"
@@ -566,3 +576,21 @@ def test_an_old_file_system_with_a_block_map_is_read(tree: Path, tmp_path: Path)
     packing.run("mke2fs", "-q", "-t", "ext2", "-b", "1024", "-d", tree, system, "16M")
     with system.open("rb") as file:
         assert held(Ext4(file, 0, "ext2").walk("usr")) == on_disk(tree)
+
+
+def test_a_run_file_that_names_its_beginning_in_every_line_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "NVIDIA-Linux-x86_64-1.run"
+    path.write_bytes(b"#!/bin/sh\n" + b"SKIP=80000\n" * 90_000)
+    with pytest.raises(IntegrityError, match="does not say where its archive begins"):
+        runfile.payload_at(path)
+
+
+def test_of_an_rpm_whose_every_tag_is_its_whole_store_only_what_is_asked_for_is_read(tmp_path: Path) -> None:
+    """65,535 tags of 16 MiB each would be a terabyte."""
+    store = bytes([65]) * (16 << 20)
+    index = b"".join(struct.pack(">IIII", tag, 6, 0, 1) for tag in range(0xFFFF))
+    header = b"\x8e\xad\xe8\x01" + bytes(4) + struct.pack(">II", 0xFFFF, len(store)) + index + store
+    path = tmp_path / "kernel-devel.rpm"
+    path.write_bytes(b"\xed\xab\xee\xdb" + bytes(92) + header + bytes(-(96 + len(header)) % 8) + header)
+    with pytest.raises(IntegrityError, match=r"kernel-devel\.rpm: its header is not the one its digest is of"):
+        rpms.read(path)
