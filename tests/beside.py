@@ -8,6 +8,7 @@ chosen test wants what it makes, and those tests come last (``pytest_collection_
    instead of a quarter of an hour). ``DRIVER_TEST_FULL=1`` makes that run full as well.
 3. ``standin_kernels``: the stand-in kernel under each vendor's name (tests/standins/vendors.py).
 4. ``host_disk``: a virtual machine's disk on which our installer was run (tests/host_vm.py).
+5. ``host_tests``, in a run of everything: the tests in virtual machines themselves (tests/second_pytest.py).
 
 A pytest plugin; ``python -m tests.beside ROOT FOLDER STAGE…`` is the process.
 """
@@ -34,17 +35,22 @@ import pytest
 from pipeline import engine
 from pipeline.errors import PipelineError
 from pipeline.pinned import Lock
-from tests import host_vm
+from tests import host_vm, second_pytest
 from tests.checkout import KERNEL, KINDS, MODULES, OTHER, ROOT, Checkout, Place, Ran, Whole
 from tests.host_vm import Disk
 from tests.registry_process import running_registry
 from tests.standins import vendors
 
-STAGES: Final = ("full", "whole", "standin_kernels", "host_disk")
+STAGES: Final = ("full", "whole", "standin_kernels", "host_disk", "host_tests")
 ALONE: Final = {"standin_kernels", "host_disk"}
 """Those that need none of the others."""
 KEPT_DISK: Final = "DRIVER_TEST_DISK"
 """A folder that keeps the host's disk between runs, for who works on these tests."""
+IMAGES: Final = "DRIVER_TEST_IMAGES"
+"""A registry that has the images, which are built otherwise."""
+_CHOSEN: Final = "chosen"
+"""The file of the folder with the names of the tests in virtual machines."""
+_begun: Final = time.monotonic()
 _seconds: Final[dict[str, float]] = {}
 """How long each took, most of that beside the tests."""
 
@@ -105,7 +111,7 @@ class Beside:
 
 def build(checkout: Checkout, folder: Path, stages: Collection[str]) -> None:
     """Make what of ``stages`` is not in ``folder`` yet, and put there what each came to; one that fails is no other's affair."""
-    makers = (make_full, make_whole, make_kernels, make_host_disk)
+    makers = (make_full, make_whole, make_kernels, make_host_disk, make_host_tests)
     for stage, make in zip(STAGES, makers, strict=True):
         place = folder / f"{stage}.json"
         if stage not in stages or place.exists():
@@ -113,7 +119,7 @@ def build(checkout: Checkout, folder: Path, stages: Collection[str]) -> None:
         begun = time.monotonic()
         try:
             made = {**make(checkout, folder), "seconds": time.monotonic() - begun}
-        except (AssertionError, OSError, PipelineError, subprocess.SubprocessError):
+        except (AssertionError, OSError, RuntimeError, PipelineError, subprocess.SubprocessError):
             made = {"error": traceback.format_exc()[-6000:]}
         place.with_suffix(".new").write_text(json.dumps(made))
         place.with_suffix(".new").rename(place)
@@ -151,6 +157,19 @@ def make_host_disk(_checkout: Checkout, folder: Path) -> dict[str, Any]:
     return {"folder": str(disk.folder), "image": disk.image, "said": said}
 
 
+def make_host_tests(_checkout: Checkout, folder: Path) -> dict[str, Any]:
+    """The tests in virtual machines, on the images of ``whole`` and the disk of ``host_disk``: their reports."""
+    whole, disk = (json.loads((folder / f"{stage}.json").read_bytes()) for stage in ("whole", "host_disk"))
+    assert "error" not in {**whole, **disk}, "what they need could not be made"
+    (Path(disk["folder"]) / "said").write_text(disk["said"])
+    environ = {name: value for name, value in os.environ.items() if name not in ("DRIVER_REGISTRY", "PYTHONPATH")}
+    environ |= {IMAGES: os.environ["DRIVER_REGISTRY"], KEPT_DISK: disk["folder"]}
+    if minutes := environ.get("DRIVER_TEST_MINUTES"):
+        environ["DRIVER_TEST_MINUTES"] = str(float(minutes) - (time.monotonic() - _begun) / 60)
+    tests = json.loads((folder / _CHOSEN).read_bytes())
+    return {"reports": second_pytest.run(tests, folder / "host_tests.told", environ, ROOT)}
+
+
 def kill_after_a_pair(checkout: Checkout) -> Ran:
     """Run ``doit`` until a pair has an outcome, then end it with SIGKILL."""
     said: list[str] = []
@@ -178,7 +197,7 @@ def without(kernel: str) -> Callable[[Lock], Lock]:
 def wanted(item: pytest.Item) -> set[str]:
     """The stages that a test needs: ``whole`` takes the checkout as ``full`` left it."""
     names = set(getattr(item, "fixturenames", ()))
-    if "images" in names and not os.environ.get("DRIVER_TEST_IMAGES") and not _skipped(item):
+    if "images" in names and not os.environ.get(IMAGES) and not _skipped(item):
         names.add("whole")
     if "installed" in names and not os.environ.get(KEPT_DISK) and not _skipped(item):
         names.add("host_disk")
@@ -211,10 +230,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _begun_ahead(request: pytest.FixtureRequest) -> None:
     """Begin with the session what any of its tests wants."""
-    stages = {stage for item in request.session.items for stage in wanted(item)}
-    if stages:
-        with contextlib.suppress(PipelineError):  # no engine answers: the tests that need it say so
-            request.getfixturevalue("beside").begin(*(stage for stage in STAGES if stage in stages))
+    items = request.session.items
+    stages = {stage for item in items for stage in wanted(item)}
+    if not stages:
+        return
+    with contextlib.suppress(PipelineError):  # no engine answers: the tests that need it say so
+        beside: Beside = request.getfixturevalue("beside")
+        if stages == set(STAGES) - {"host_tests"}:  # there is much else to do meanwhile
+            stages.add("host_tests")
+            tests = [item.nodeid for item in items if "host_disk" in wanted(item)]
+            (beside.folder / _CHOSEN).write_text(json.dumps(tests))
+            others = second_pytest.Others(frozenset(tests), lambda: beside.result("host_tests")["reports"])
+            request.session.stash[second_pytest.OTHERS] = others
+        beside.begin(*(stage for stage in STAGES if stage in stages))
 
 
 @pytest.fixture(scope="session")

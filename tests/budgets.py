@@ -52,7 +52,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """One line a part that ran, and their sum."""
+    """A line a part that ran, their sum, and the clock: less where some ran beside others (tests/second_pytest.py)."""
     ran = {part: _seconds[part] for part in MINUTES if part in _seconds}
     if sum(ran.values()) < 60:
         return
@@ -60,3 +60,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for part, seconds in ran.items():
         terminalreporter.write_line(f"{part:<10} {seconds / 60:5.1f} of {MINUTES[part]}")
     terminalreporter.write_line(f"{'sum':<10} {sum(ran.values()) / 60:5.1f} of {sum(MINUTES.values())}")
+    terminalreporter.write_line(f"{'clock':<10} {(time.monotonic() - _begun) / 60:5.1f}")
