@@ -157,9 +157,12 @@ def _header(file: IO[bytes], what: str) -> tuple[Mapping[int, tuple[int, bytes]]
         if offset > size:
             raise IntegrityError(f"{what}: tag {tag} of its header lies outside of it", hint=HINT)
         if tag in _READ and (kind in _STRINGS or kind == 7):
-            end = offset + number if kind == 7 else store.find(b"\0", offset)
-            places[tag] = (kind, offset, size if end < 0 else end)
-    return {tag: (kind, store[at:end]) for tag, (kind, at, end) in places.items()}, intro + index + store
+            places[tag] = (kind, offset, number)
+    tags = {}
+    for tag, (kind, offset, number) in places.items():
+        end = offset + number if kind == 7 else store.find(b"\0", offset)
+        tags[tag] = (kind, store[offset : size if end < 0 else end])
+    return tags, intro + index + store
 
 
 def _text(tags: Mapping[int, tuple[int, bytes]], tag: int) -> str:

@@ -35,7 +35,7 @@ import pytest
 from pipeline import engine
 from pipeline.errors import PipelineError
 from pipeline.pinned import Lock
-from tests import host_vm, second_pytest
+from tests import budgets, host_vm, second_pytest
 from tests.checkout import KERNEL, KINDS, MODULES, OTHER, ROOT, Checkout, Place, Ran, Whole
 from tests.host_vm import Disk
 from tests.registry_process import running_registry
@@ -50,7 +50,6 @@ IMAGES: Final = "DRIVER_TEST_IMAGES"
 """A registry that has the images, which are built otherwise."""
 _CHOSEN: Final = "chosen"
 """The file of the folder with the names of the tests in virtual machines."""
-_begun: Final = time.monotonic()
 _seconds: Final[dict[str, float]] = {}
 """How long each took, most of that beside the tests."""
 
@@ -152,20 +151,25 @@ def make_kernels(checkout: Checkout, folder: Path) -> dict[str, Any]:
 
 
 def make_host_disk(_checkout: Checkout, folder: Path) -> dict[str, Any]:
-    """The disk, below ``folder``, and what the installer said."""
-    disk, said = host_vm.make_disk(host_vm.make_root(ROOT / "build/vm"), folder / "host")
-    return {"folder": str(disk.folder), "image": disk.image, "said": said}
+    """The disk, below ``folder``."""
+    disk, _ = disk_in(folder / "host")
+    return {"folder": str(disk.folder)}
+
+
+def disk_in(folder: Path) -> tuple[Disk, str]:
+    """The disk in ``folder`` and what the installer said, which lies beside it; made where there is none."""
+    if not (folder / "installed.qcow2").exists():
+        disk, said = host_vm.make_disk(host_vm.make_root(ROOT / "build/vm"), folder)
+        (disk.folder / "said").write_text(said)
+    return Disk(folder, "installed.qcow2"), (folder / "said").read_text()
 
 
 def make_host_tests(_checkout: Checkout, folder: Path) -> dict[str, Any]:
     """The tests in virtual machines, on the images of ``whole`` and the disk of ``host_disk``: their reports."""
     whole, disk = (json.loads((folder / f"{stage}.json").read_bytes()) for stage in ("whole", "host_disk"))
     assert "error" not in {**whole, **disk}, "what they need could not be made"
-    (Path(disk["folder"]) / "said").write_text(disk["said"])
     environ = {name: value for name, value in os.environ.items() if name not in ("DRIVER_REGISTRY", "PYTHONPATH")}
-    environ |= {IMAGES: os.environ["DRIVER_REGISTRY"], KEPT_DISK: disk["folder"]}
-    if minutes := environ.get("DRIVER_TEST_MINUTES"):
-        environ["DRIVER_TEST_MINUTES"] = str(float(minutes) - (time.monotonic() - _begun) / 60)
+    environ |= {IMAGES: os.environ["DRIVER_REGISTRY"], KEPT_DISK: disk["folder"], **budgets.left()}
     tests = json.loads((folder / _CHOSEN).read_bytes())
     return {"reports": second_pytest.run(tests, folder / "host_tests.told", environ, ROOT)}
 
@@ -312,14 +316,8 @@ def standin_kernels(beside: Beside) -> Path:
 @pytest.fixture(scope="session")
 def installed(request: pytest.FixtureRequest) -> tuple[Disk, str]:
     """A virtual machine's disk on which our shell line was run, and what that said."""
-    kept = os.environ.get(KEPT_DISK)
-    if not kept:
-        made = request.getfixturevalue("beside").result("host_disk")
-        return Disk(Path(made["folder"]), made["image"]), made["said"]
-    if not (Path(kept) / "installed.qcow2").exists():
-        disk, said = host_vm.make_disk(host_vm.make_root(ROOT / "build/vm"), Path(kept))
-        (disk.folder / "said").write_text(said)
-    return Disk(Path(kept), "installed.qcow2"), (Path(kept) / "said").read_text()
+    kept = os.environ.get(KEPT_DISK) or request.getfixturevalue("beside").result("host_disk")["folder"]
+    return disk_in(Path(kept))
 
 
 if __name__ == "__main__":

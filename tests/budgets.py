@@ -19,6 +19,7 @@ import pytest
 MINUTES: Final = {"unit": 10, "thread": 15, "discovery": 5, "coreos": 15, "host": 15, "scale": 10}
 """Minutes on a quiet machine with two cores."""
 
+LIMIT: Final = "DRIVER_TEST_MINUTES"
 _part: Final = pytest.StashKey[str]()
 _seconds: Final[defaultdict[str, float]] = defaultdict(float)
 
@@ -26,12 +27,18 @@ _seconds: Final[defaultdict[str, float]] = defaultdict(float)
 _begun: Final = time.monotonic()
 
 
+def left() -> dict[str, str]:
+    """The environment's minutes for a pytest that this process begins now; nothing where there is no limit."""
+    minutes = os.environ.get(LIMIT)
+    return {LIMIT: str(float(minutes) - (time.monotonic() - _begun) / 60)} if minutes else {}
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what would begin too late."""
-    minutes = float(os.environ.get("DRIVER_TEST_MINUTES") or "inf")
+    minutes = float(os.environ.get(LIMIT) or "inf")
     if item.get_closest_marker("e2e") and time.monotonic() - _begun > 60 * minutes:
-        pytest.skip(f"{minutes:g} minutes are over (DRIVER_TEST_MINUTES): not run on this machine, which is too slow or too busy")
+        pytest.skip(f"{minutes:g} minutes are over ({LIMIT}): not run on this machine, which is too slow or too busy")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ class Others:
 
     tests: frozenset[str]
     ask: Callable[[], Sequence[Report]]
-    told: dict[str, list[Report]] | None = field(default=None)
+    told: dict[str, list[Report]] | None = None
 
     def reports(self, test: str) -> list[Report]:
         """Those of one test; none where it was not told of to its end."""

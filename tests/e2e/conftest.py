@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pipeline.registry import Registry
-from tests.beside import Full
+from tests.beside import IMAGES, Full
 from tests.checkout import DRIVER, KERNEL, Checkout, Place, Whole
 from tests.clients import RUNTIME, Client
 from tests.host_site import Site, running_site
@@ -104,7 +104,7 @@ def podman(scratch: Path, docker: Client) -> Iterator[Client]:
 @pytest.fixture(scope="session")
 def images(request: pytest.FixtureRequest) -> Registry:
     """Where the real images lie: ``DRIVER_TEST_IMAGES`` names a registry that has them, else they are built (``whole``)."""
-    given = os.environ.get("DRIVER_TEST_IMAGES")
+    given = os.environ.get(IMAGES)
     return Registry(given or request.getfixturevalue("whole").registry.address, environ={})
 
 
