@@ -42,6 +42,8 @@ from tests.registry_process import running_registry
 from tests.standins import vendors
 
 STAGES: Final = ("full", "whole", "standin_kernels", "host_disk", "host_tests")
+PARTS: Final = {"full": "thread", "whole": "thread", "standin_kernels": "coreos", "host_disk": "host"}
+"""Whose minutes a stage's are (tests/budgets.py); the tests in virtual machines say that themselves."""
 ALONE: Final = {"standin_kernels", "host_disk"}
 """Those that need none of the others."""
 KEPT_DISK: Final = "DRIVER_TEST_DISK"
@@ -82,7 +84,7 @@ class Beside:
 
     def result(self, stage: str) -> dict[str, Any]:
         """What ``stage`` came to, when it has; raises RuntimeError where it failed."""
-        place = self.folder / f"{stage}.json"
+        place, asked = self.folder / f"{stage}.json", time.time()
         while not place.exists():
             if self._process is None:
                 self.begin(*([stage] if stage in ALONE else STAGES[: STAGES.index(stage) + 1]))
@@ -94,7 +96,12 @@ class Beside:
         found: dict[str, Any] = json.loads(place.read_bytes())
         if "error" in found:
             raise RuntimeError(f"'{stage}' could not be made:\n{found['error']}")
-        _seconds[stage] = found.pop("seconds")
+        begun, ended = found.pop("begun"), found.pop("ended")
+        if stage in PARTS:
+            budgets.waited(asked, time.time())
+            if stage not in _seconds:
+                budgets.worked(PARTS[stage], begun, ended)
+        _seconds[stage] = ended - begun
         return found
 
     def close(self) -> None:
@@ -115,9 +122,9 @@ def build(checkout: Checkout, folder: Path, stages: Collection[str]) -> None:
         place = folder / f"{stage}.json"
         if stage not in stages or place.exists():
             continue
-        begun = time.monotonic()
+        begun = time.time()
         try:
-            made = {**make(checkout, folder), "seconds": time.monotonic() - begun}
+            made = {**make(checkout, folder), "begun": begun, "ended": time.time()}
         except (AssertionError, OSError, RuntimeError, PipelineError, subprocess.SubprocessError):
             made = {"error": traceback.format_exc()[-6000:]}
         place.with_suffix(".new").write_text(json.dumps(made))
@@ -225,10 +232,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """One line for what is in no test's time, or not in all of it."""
+    """One line for what no test's own time has in it, though its part's minutes do."""
     if _seconds:
         words = ", ".join(f"'{stage}' {seconds / 60:.1f}" for stage, seconds in _seconds.items())
-        terminalreporter.write_line(f"beside the tests, and counted only where one waited for it: {words} minutes")
+        terminalreporter.write_line(f"made beside the tests, in so many minutes by the clock: {words}")
 
 
 @pytest.fixture(scope="session", autouse=True)

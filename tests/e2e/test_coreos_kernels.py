@@ -34,7 +34,7 @@ from pipeline.upstream.flatcar import file_url
 from pipeline.upstream.nvidia_files import tesla_url, xfree86_url
 from pipeline.versions import DriverVersion
 from pipeline.workspace import Workspace
-from tests.checkout import ROOT, Checkout, Ran, adopt_layers
+from tests.checkout import MODULES, ROOT, Checkout, Ran, adopt_layers
 from tests.registry_process import running_registry
 from tests.signed_archive import Key
 from tests.standins import packing, toolchain
@@ -99,11 +99,12 @@ amd64 = "{digest}"
 amd64 = ["{make}", "{patch}"]
 """
 )
-OLD_MODULES = ("nvidia", "nvidia-uvm", "nvidia-modeset")
+OLD_MODULES = ("nvidia", "nvidia-modeset", *([] if MODULES else ["nvidia-uvm"]))
+"""nvidia-uvm, two minutes of the compiler's, with DRIVER_TEST_FULL=1."""
 OLD_WISHES = (
     """
 [build]
-modules = ["nvidia", "nvidia-uvm", "nvidia-modeset"]
+modules = {modules}
 
 [kernel-org]
 keys = [{{fingerprint = "{key}", source = "{kernel_org}"}}]
@@ -191,7 +192,7 @@ def old(of_source: World, room: Path) -> World:
     checkout = Checkout(room / "coreos-old", **{name: of_source.checkout.environ[name] for name in NAMES})
     adopt_layers(of_source.checkout, checkout)
     keys = {"key": of_source.vendors.fingerprint, "flatcar": FLATCAR_KEY, "kernel_org": KERNEL_KEY}
-    (checkout.root / "versions.toml").write_text(OLD_WISHES.format(channel="beta", **keys))
+    (checkout.root / "versions.toml").write_text(OLD_WISHES.format(channel="beta", modules=json.dumps(OLD_MODULES), **keys))
     held = msgspec.structs.replace(of_source.checkout.space().lock, drivers=(), kernels=(), pending=(), pending_drivers=())
     (checkout.root / "versions.lock").write_bytes(lock.dump(held))
     update = checkout.doit("update")
@@ -454,7 +455,7 @@ def test_its_modules_are_compiled_and_loaded_on_the_booted_kernel_and_pushed(old
 
 
 def test_a_source_gives_every_module_and_each_is_held_against_what_the_kernel_exports(old: World, tmp_path: Path) -> None:
-    """nvidia-uvm takes from nvidia and from the kernel; what only the kernel's table says cannot be left out of it."""
+    """nvidia-modeset takes from nvidia and from the kernel; what only the kernel's table says cannot be left out of it."""
     (row,) = (row for row in old.checkout.index()["pairs"] if row["driver"] == OLD)  # the registry has the other checkouts' too
     assert set(row["proof"]["modules"]["proprietary"]) == set(OLD_MODULES)
     place = old.module(FLATCAR_KERNEL, tmp_path).parent
@@ -462,10 +463,9 @@ def test_a_source_gives_every_module_and_each_is_held_against_what_the_kernel_ex
     told: dict[str, Any] = {"kernel": FLATCAR_KERNEL, "driver": OLD, "kind": "proprietary", "arch": "amd64", "modversions": False}
     told["expected"] = [f"{name}.ko" for name in OLD_MODULES]
     assert set(proof.prove_modules(place, symvers=exports, **told)["modules"]) == set(OLD_MODULES)
-    wants = set(read_module(place / "nvidia-uvm.ko").undefined)
-    others = {name for module in ("nvidia", "nvidia-modeset") for name in read_module(place / f"{module}.ko").undefined}
-    gone = min(wants & set(exports) - others)
-    with pytest.raises(PairFailed, match=f"nvidia-uvm.ko: unknown symbol {gone}"):
+    wants = {module: set(read_module(place / f"{module}.ko").undefined) for module in OLD_MODULES}
+    gone = min(wants.pop("nvidia-modeset") & set(exports) - set().union(*wants.values()))
+    with pytest.raises(PairFailed, match=f"nvidia-modeset.ko: unknown symbol {gone}"):
         proof.prove_modules(place, symvers={name: one for name, one in exports.items() if name != gone}, **told)
 
 
