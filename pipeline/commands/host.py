@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from .. import hostfiles
 from ..errors import BadFileError, DiskError, UsageError
 from ..hostfiles import RUNTIMES, VARIANTS, Bundle, HostSettings
+from ..http_answers import is_loopback
 from ..versions import DriverVersion
 from ..workspace import Workspace
 from .plain import Plain
@@ -55,7 +59,19 @@ class Host(Plain):
                 made = hostfiles.bundle(space.root / "host", os, runtime, settings)
                 folder = write(made, space.root)
                 print(f"{folder}: {_use(made, folder)}")
+        for remark in _remarks(space, settings):
+            print(f"doit: {remark}", file=sys.stderr)
         return 0
+
+
+def _remarks(space: Workspace, settings: HostSettings) -> Iterator[str]:
+    """What is written as asked, and yet is seldom what a host needs."""
+    if is_loopback(_server(settings.registry)):
+        yield f"hosts will pull from {settings.registry}, each from itself: name one they reach (--registry, DRIVER_REGISTRY)"
+    pinned = sorted({driver.version for driver in space.lock.drivers}, key=DriverVersion)
+    for wanted in f"{settings.driver} {settings.fallback}".split():
+        if not any(f"{version}.".startswith(f"{wanted}.") for version in pinned):
+            yield f"versions.lock pins no driver {wanted}, so this checkout builds no image of it; it pins {', '.join(pinned)}"
 
 
 def _use(made: Bundle, folder: Path) -> str:
@@ -83,9 +99,17 @@ def write(made: Bundle, root: Path) -> Path:
     return folder
 
 
+def _server(registry: str) -> str:
+    """The name or address in ``registry``; nothing where there is none."""
+    try:
+        return urlsplit(f"//{registry.rpartition('://')[2]}").hostname or ""
+    except ValueError:
+        return ""
+
+
 def _settings(space: Workspace, params: Any) -> HostSettings:
     registry = params["registry"] or space.settings.registry
-    if not _REGISTRY.fullmatch(registry):
+    if not _REGISTRY.fullmatch(registry) or not _server(registry):
         raise UsageError(f"--registry '{registry}' is no registry", hint="such as ghcr.io/acme")
     driver = params["driver"] or max((driver.version for driver in space.lock.drivers), key=DriverVersion, default="")
     for name, text in (("driver", driver), ("fallback", params["fallback"])):

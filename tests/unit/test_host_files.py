@@ -203,6 +203,30 @@ def test_the_command_writes_a_folder_for_each_os_and_runtime_and_says_the_one_li
     assert "ssh HOST sudo sh < build/host/debian-podman/install.sh" in said.stdout
 
 
+@pytest.mark.parametrize("registry", ["localhost:5000", "http://127.0.0.1:5000/drivers", "[::1]:5000"])
+def test_a_registry_that_every_host_would_look_for_on_itself_is_remarked(project: SmallProject, registry: str) -> None:
+    done = project.doit("host", "debian", DRIVER_REGISTRY=registry)
+    assert done.returncode == 0
+    assert f"hosts will pull from {registry}, each from itself" in done.stderr
+    settings = project.root / "build/host/debian-podman/files/etc/nvidia-driver/driver.env"
+    assert f'DRIVER_REGISTRY="{registry}"' in settings.read_text()
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_driver_that_the_lock_does_not_pin_is_remarked(project: SmallProject) -> None:
+    (pinned,) = {driver.version for driver in samples.a_lock().drivers}
+    branch = pinned.partition(".")[0]
+    for words, unknown in (
+        (("--driver", branch, "--fallback", pinned), []),
+        (("--driver", "999", "--fallback", f"{branch} {pinned}.1"), ["999", f"{pinned}.1"]),
+        (("--driver", branch[:-1]), [branch[:-1]]),
+    ):
+        done = project.doit("host", "--registry", "ghcr.io/acme", *words, "debian")
+        assert done.returncode == 0
+        told = [f"doit: versions.lock pins no driver {name}, so" for name in unknown]
+        assert [line[: len(start)] for line, start in zip(done.stderr.splitlines(), told, strict=True)] == told
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -212,6 +236,7 @@ def test_the_command_writes_a_folder_for_each_os_and_runtime_and_says_the_one_li
         (("debian", "--driver", "535"), "option --driver stands behind a word: options come first"),
         (("--driver", "latest"), "--driver 'latest'"),
         (("--registry", "a b"), "--registry 'a b'"),
+        (("--registry", "[::1"), "--registry '[::1'"),
         (("--key", "/none"), "--key /none cannot be read"),
     ],
 )
