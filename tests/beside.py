@@ -33,6 +33,7 @@ import msgspec
 import pytest
 
 from pipeline import engine
+from pipeline.build import MODULES as MODULES_NAME
 from pipeline.errors import PipelineError
 from pipeline.pinned import Lock
 from tests import budgets, host_vm, second_pytest
@@ -50,6 +51,8 @@ KEPT_DISK: Final = "DRIVER_TEST_DISK"
 """A folder that keeps the host's disk between runs, for who works on these tests."""
 IMAGES: Final = "DRIVER_TEST_IMAGES"
 """A registry that has the images, which are built otherwise."""
+KEPT_NAME: Final = "driver-test-kept"
+"""An image name of the engine: second names of what ``whole`` compiled."""
 _CHOSEN: Final = "chosen"
 """The file of the folder with the names of the tests in virtual machines."""
 _seconds: Final[dict[str, float]] = {}
@@ -105,14 +108,16 @@ class Beside:
         return found
 
     def close(self) -> None:
-        """End the process and what it started."""
-        if self._process is None:
-            return
-        for deadly in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, deadly)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(60)
+        """End the process and what it started, and let the engine forget what it kept for the tests."""
+        if process := self._process:
+            for deadly in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, deadly)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(60)
+        with contextlib.suppress(subprocess.CalledProcessError):  # an engine that has gone keeps nothing
+            if kept := docker(self.checkout, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", KEPT_NAME).split():
+                docker(self.checkout, "image", "rm", *kept)
 
 
 def build(checkout: Checkout, folder: Path, stages: Collection[str]) -> None:
@@ -146,10 +151,26 @@ def make_whole(checkout: Checkout, folder: Path) -> dict[str, Any]:
     committed = (checkout.root / "versions.lock").read_bytes()
     checkout.relock(without(OTHER))
     killed = kill_after_a_pair(checkout)
+    keep_compiled(checkout)
     resumed = checkout.doit("--json").ended(0)
     (checkout.root / "versions.lock").write_bytes(committed)
     added = checkout.doit("--json").ended(0)
+    keep_compiled(checkout)
     return {"killed": asdict(killed), "resumed": asdict(resumed), "added": asdict(added)}
+
+
+def keep_compiled(checkout: Checkout) -> None:
+    """Let the engine keep what it compiled for ``checkout``.
+
+    Other tests build dozens of pairs on it, and of all pairs' it keeps the newest (pipeline/build.py, KEEP).
+    """
+    for tag in docker(checkout, "image", "ls", "--format", "{{.Tag}}", MODULES_NAME).split():
+        docker(checkout, "image", "tag", f"{MODULES_NAME}:{tag}", f"{KEPT_NAME}:{tag}")
+
+
+def docker(checkout: Checkout, *words: str) -> str:
+    """What docker says, of the engine of ``checkout``."""
+    return subprocess.run(["docker", *words], env=checkout.environ, check=True, capture_output=True, text=True).stdout
 
 
 def make_kernels(checkout: Checkout, folder: Path) -> dict[str, Any]:

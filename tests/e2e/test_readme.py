@@ -116,6 +116,8 @@ def desk(whole: Whole, room: Path) -> Iterator[Desk]:
         f'[storage]\ndriver = "{"overlay" if driver == "overlay2" else "vfs"}"\n'
         f'graphroot = "{storage}/root"\nrunroot = "{storage}/run"\n'
     )
+    # What podman keeps for this machine, and what "system reset" deletes of it, is others' as well: not here.
+    (storage / "containers.conf").write_text(f'[engine]\ntmp_dir = "{storage}/libpod"\nevents_logger = "none"\n')
     entry = subprocess.run(
         ["htpasswd", "-Bbn", "-C", "4", "acme", TOKEN], check=True, capture_output=True, text=True
     ).stdout.strip()
@@ -130,6 +132,7 @@ def desk(whole: Whole, room: Path) -> Iterator[Desk]:
             "EDITOR": "cat",
             "DOCKER_CONFIG": str(storage),
             "CONTAINERS_STORAGE_CONF": str(storage / "storage.conf"),
+            "CONTAINERS_CONF": str(storage / "containers.conf"),
         }
         desk = Desk(checkout, {"localhost:5000": local, "ghcr.io": ghcr}, environ)
         pair = checkout.pair(OTHER, DRIVER)
