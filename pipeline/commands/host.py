@@ -71,7 +71,7 @@ def _remarks(space: Workspace, settings: HostSettings) -> Iterator[str]:
     pinned = sorted({driver.version for driver in space.lock.drivers}, key=DriverVersion)
     for wanted in f"{settings.driver} {settings.fallback}".split():
         if not any(f"{version}.".startswith(f"{wanted}.") for version in pinned):
-            yield f"versions.lock pins no driver {wanted}, so this checkout builds no image of it; it pins {', '.join(pinned)}"
+            yield f"versions.lock pins no driver {wanted} ({', '.join(pinned) or 'none'}), so this checkout builds no image of it"
 
 
 def _use(made: Bundle, folder: Path) -> str:

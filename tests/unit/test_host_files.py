@@ -223,7 +223,7 @@ def test_a_driver_that_the_lock_does_not_pin_is_remarked(project: SmallProject) 
     ):
         done = project.doit("host", "--registry", "ghcr.io/acme", *words, "debian")
         assert done.returncode == 0
-        told = [f"doit: versions.lock pins no driver {name}, so" for name in unknown]
+        told = [f"doit: versions.lock pins no driver {name} ({pinned}), so" for name in unknown]
         assert [line[: len(start)] for line, start in zip(done.stderr.splitlines(), told, strict=True)] == told
 
 
