@@ -115,9 +115,8 @@ class Beside:
                     os.killpg(process.pid, deadly)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(60)
-        with contextlib.suppress(subprocess.CalledProcessError):  # an engine that has gone keeps nothing
-            if kept := docker(self.checkout, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", KEPT_NAME).split():
-                docker(self.checkout, "image", "rm", *kept)
+        with contextlib.suppress(PipelineError):  # an engine that has gone keeps nothing
+            engine.Engine(self.checkout.environ["DOCKER_HOST"]).keep_newest(KEPT_NAME, 0)
 
 
 def build(checkout: Checkout, folder: Path, stages: Collection[str]) -> None:
@@ -164,13 +163,12 @@ def keep_compiled(checkout: Checkout) -> None:
 
     Other tests build dozens of pairs on it, and of all pairs' it keeps the newest (pipeline/build.py, KEEP).
     """
-    for tag in docker(checkout, "image", "ls", "--format", "{{.Tag}}", MODULES_NAME).split():
-        docker(checkout, "image", "tag", f"{MODULES_NAME}:{tag}", f"{KEPT_NAME}:{tag}")
 
+    def docker(*words: str) -> str:
+        return subprocess.run(["docker", *words], env=checkout.environ, check=True, capture_output=True, text=True).stdout
 
-def docker(checkout: Checkout, *words: str) -> str:
-    """What docker says, of the engine of ``checkout``."""
-    return subprocess.run(["docker", *words], env=checkout.environ, check=True, capture_output=True, text=True).stdout
+    for tag in docker("image", "ls", "--format", "{{.Tag}}", MODULES_NAME).split():
+        docker("image", "tag", f"{MODULES_NAME}:{tag}", f"{KEPT_NAME}:{tag}")
 
 
 def make_kernels(checkout: Checkout, folder: Path) -> dict[str, Any]:
