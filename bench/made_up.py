@@ -1,6 +1,6 @@
 """A checkout with a made-up lock of many pairs, and a registry that holds them all: real forms, no real images.
 
-The lock's base, toolchain and driver are those of the committed lock, so that texts have their real length; kernels and
+The lock's base, toolchain and driver are those of the tests' own lock, so that texts have their real length; kernels and
 further driver versions are made up. Tags are written straight into the registry's storage, as hundreds of pushes a second
 would write them: 10 000 pairs in seconds.
 """
@@ -8,15 +8,16 @@ would write them: 10 000 pairs in seconds.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from pipeline import index as indexes
-from pipeline import ledger, lock, published
+from pipeline import ledger, lock, published, wanted
 from pipeline.assemble import assemble, tree
 from pipeline.index import Bytes, Entry, Index, Seconds
 from pipeline.pinned import File, Kernel, Lock, OsRelease
@@ -24,14 +25,23 @@ from pipeline.plan import Pair
 from pipeline.workspace import Workspace
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+PINNED: Final = ROOT / "tests" / "debian"
+"""Wishes and lock with more of Debian's pairs than a first run builds."""
 DRIVERS: Final = ("535.261.03", "535.309.01", "580.95.05", "580.105.08")
 """Two branches, two versions of each."""
-FILES: Final = ("dodo.py", "pyproject.toml", "versions.toml", "compat.toml")
+FILES: Final = ("dodo.py", "pyproject.toml", "compat.toml")
+
+
+def pinned(environ: Mapping[str, str] = os.environ) -> Workspace:
+    """This checkout with the wishes and the lock of ``PINNED`` instead of its own."""
+    space = Workspace(ROOT, environ)
+    space.__dict__.update(wanted=wanted.load(PINNED / wanted.WANTED_FILE), lock=lock.load(PINNED / lock.LOCK_FILE))
+    return space
 
 
 def made_up_lock(pairs: int) -> Lock:
     """A lock of at least ``pairs`` pairs: each kernel with every driver."""
-    real = lock.load(ROOT / lock.LOCK_FILE)
+    real = lock.load(PINNED / lock.LOCK_FILE)
     model, kernel = real.drivers[0], real.kernels[0]
     drivers = tuple(msgspec.structs.replace(model, version=version, required=()) for version in DRIVERS)
     kernels = tuple(_kernel(kernel, number) for number in range(-(-pairs // len(DRIVERS))))
@@ -64,6 +74,7 @@ def checkout(root: Path, pairs: int, registry: str) -> Workspace:
     root.mkdir(parents=True)
     for name in FILES:
         shutil.copyfile(ROOT / name, root / name)
+    shutil.copyfile(PINNED / wanted.WANTED_FILE, root / wanted.WANTED_FILE)
     (root / lock.LOCK_FILE).write_bytes(lock.dump(made_up_lock(pairs)))
     return Workspace(root, {"DRIVER_REGISTRY": registry})
 

@@ -3,7 +3,8 @@
     .venv/bin/python -m bench.parallel [--kind open] [--modules nvidia] [--pairs '*6.1.0-47*' '*6.1.0-50*']
     .venv/bin/python -m bench.parallel --stand-in 5
 
-Takes the engine and the download cache that ``doit`` would take, and a registry of its own. The pairs' dates in the lock are
+Takes the tests' own pairs (tests/debian), the engine and the download cache that ``doit`` would take, and a registry of its
+own. The pairs' dates in the lock are
 moved before each round, so that no cache of the engine holds a step; toolchain, base and userspace are made beforehand.
 One pair alone already keeps two processors at work while it compiles, so that the ideal is the time of one after the
 other; it can be beaten, since one pair's unpacking, linking and booting fall into another's compiling. With ``--stand-in
@@ -30,10 +31,9 @@ from typing import Final
 import msgspec
 
 from bench.footprint import Peak, Watched, size_of
-from bench.made_up import FILES, ROOT
+from bench.made_up import FILES, PINNED, ROOT, pinned
 from pipeline import lock
 from pipeline.pinned import Lock
-from pipeline.workspace import Workspace
 from tests.registry_process import running_registry
 
 AT_ONCE: Final = 2
@@ -74,14 +74,14 @@ class Bench:
         root.mkdir(parents=True)
         for name in FILES:
             shutil.copyfile(ROOT / name, root / name)
-        wishes = (ROOT / "versions.toml").read_text()
+        wishes = (PINNED / "versions.toml").read_text()
         for key, values in build.items():
             if values:
                 wishes = re.sub(rf"(?m)^{key} = \[.*?\]$", f"{key} = {list(values)!r}", wishes)
         if build.get("kinds"):  # what is required has to be built
             wishes = re.sub(r"(?m)^required = \[.*?\]$", f"required = {list(build['kinds'])!r}", wishes)
         (root / "versions.toml").write_text(wishes)
-        whole = Workspace(ROOT).plan
+        whole = pinned().plan
         chosen = [next(pair for pair in whole.select([f"image:{pattern}"]) if not pair.exclusion) for pattern in patterns]
         self.ids = tuple(pair.id for pair in chosen)
         self._kernels = [msgspec.structs.replace(pair.kernel, drivers=(pair.driver.version,)) for pair in chosen]

@@ -9,11 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from bench import build, fleet, host, noop, parallel
+from bench import build, fleet, host, made_up, noop, parallel
+from pipeline import lock
 from pipeline.errors import UsageError
 from pipeline.registry import Registry
 from tests import samples
 from tests.registry_process import MISSING, installed, running_registry
+
+
+def test_the_lock_of_tests_and_benchmarks_is_one_and_has_the_pairs_that_they_name() -> None:
+    assert lock.dump(lock.load(made_up.PINNED / lock.LOCK_FILE)) == (made_up.PINNED / lock.LOCK_FILE).read_bytes()
+    pairs = made_up.pinned({}).plan.pairs
+    assert [(pair.kernel.kernel, pair.driver.version, pair.kinds) for pair in pairs] == [
+        ("6.1.0-47-cloud-amd64", "535.261.03", ("open", "proprietary")),
+        ("6.1.0-50-cloud-amd64", "535.261.03", ("open", "proprietary")),
+        ("6.1.0-56-cloud-amd64", "535.261.03", ("open", "proprietary")),
+        ("6.1.0-56-cloud-amd64", "535.309.01", ("proprietary",)),
+    ]
+    assert not [pair for pair in pairs if pair.exclusion]
 
 
 @pytest.mark.skipif(not installed(), reason=MISSING)

@@ -321,7 +321,7 @@ def sources(package: str, dest: Path) -> Path:
     """conftest.sh, nvidia.Kbuild and nv-pci.c of a pinned package of module sources, as it lies in the cache."""
     pinned = next(
         file
-        for driver in lock.load(ROOT / lock.LOCK_FILE).drivers
+        for driver in lock.load(ROOT / "tests/debian" / lock.LOCK_FILE).drivers
         if driver.version == "535.261.03"
         for file in (*driver.open, *driver.proprietary)
         if file.name == package
