@@ -27,15 +27,19 @@ from pipeline.plan import Pair
 from pipeline.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
-FILES = ("dodo.py", "pyproject.toml", "versions.toml", "versions.lock", "compat.toml")
+FILES = ("dodo.py", "pyproject.toml", "compat.toml")
 FOLDERS = ("pipeline", "dockerfiles", "host", "web")
+PINS = ROOT / "tests/debian"
+"""versions.toml and versions.lock of the tests: what they build stays the same when the project's own lock changes."""
 KERNEL, OTHER, NEWEST = "6.1.0-47-cloud-amd64", "6.1.0-50-cloud-amd64", "6.1.0-56-cloud-amd64"
 DRIVER, LATER = "535.261.03", "535.309.01"
-MODULES = () if os.environ.get("DRIVER_TEST_FULL") else ("nvidia",)
+MODULES = ("nvidia",)
 """Kernel modules of the pairs that are not built in full."""
-KINDS = ("open",) if MODULES else ("open", "proprietary")
+KINDS = ("open",)
 """Their kinds: what hosts, runs and registries do with a pair does not depend on how many its image has."""
-OURS = ("DOCKER_HOST", "DRIVER_REGISTRY", "DRIVER_MIRRORS", "SOURCE_DATE_EPOCH", "PYTHONPATH")
+KEPT = ("DRIVER_ARCHIVES", "DRIVER_CACHE")
+"""Of a person's own settings those that say where packages come from and are kept."""
+OURS = ("DOCKER_HOST", "SOURCE_DATE_EPOCH", "PYTHONPATH")
 DOIT = Path(sys.executable).with_name("doit")
 LONGEST = 3000
 """Seconds after which a run is taken for stuck: many times what the longest needs."""
@@ -91,9 +95,12 @@ class Checkout:
             root.mkdir(parents=True)
             for name in FILES:
                 shutil.copy2(ROOT / name, root / name)
+            for name in ("versions.toml", "versions.lock"):
+                shutil.copy2(PINS / name, root / name)
             for name in FOLDERS:
                 shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-        held = {name: value for name, value in os.environ.items() if name not in OURS}
+        ours = {name for name in os.environ if name.startswith("DRIVER_")} - set(KEPT) | set(OURS)
+        held = {name: value for name, value in os.environ.items() if name not in ours}
         self.environ = {**held, "PYTHONPATH": str(root), **environ}
 
     def start(self, *words: str, **environ: str) -> subprocess.Popen[str]:
@@ -192,22 +199,6 @@ class Place:
     def requests(self) -> int:
         """Requests answered so far."""
         return self.log.read_text(errors="replace").count('HTTP/1.1" ')
-
-
-@dataclass
-class Whole:
-    """The whole lock, built in three runs, and the checkout they were made in."""
-
-    checkout: Checkout
-    registry: Place
-    killed: Ran
-    """Over the lock without OTHER; ended by SIGKILL as soon as its first pair was built."""
-    resumed: Ran
-    """The same again, to the end."""
-    added: Ran
-    """Over the lock as it is committed."""
-    changed: bool
-    """True where the pair of ``full`` has another recipe here."""
 
 
 def adopt_layers(source: Checkout, target: Checkout) -> None:

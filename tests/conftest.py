@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.budgets", "tests.second_pytest", "tests.beside"]
+pytest_plugins = ["tests.support.areas", "tests.support.pairs"]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell: what tests start would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,8 +1,8 @@
 """A whole Debian host in QEMU for tests: systemd, podman and docker, two real kernels, our units; no hardware support needed.
 
-One root is made a run (mmdebstrap, about 80 s), one disk of it, on which our installer is run, and an overlay for each case. A
-case is a shell script that the machine runs; what it prints on the serial line between two marks is the answer, then the machine
-is switched off. ``kernel="grub"`` lets the machine's own GRUB choose the kernel.
+A root (mmdebstrap, about 80 s), a disk of it, and a copy of that on which our installer was run are kept in the user's cache;
+each case has an overlay of the latter. A case is a shell script that the machine runs; what it prints on the serial line
+between two marks is the answer, then the machine is switched off. ``kernel="grub"`` lets its own GRUB choose the kernel.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from pipeline.hostfiles import HostSettings
 from pipeline.registry import Registry
 from tests import registry_process
 from tests.host_machine import KERNEL, NEXT, A
+from tests.support.bare_root import suite_digest
+from tests.support.cache import Cache, product
+from tests.support.digests import Part
 
 ROOT = Path(__file__).parents[1]
 GATEWAY = "10.0.2.2"
@@ -40,6 +43,8 @@ PACKAGES = (
     "grub2-common", "grub-pc-bin",
     f"linux-image-{KERNEL}", f"linux-image-{NEXT}",
 )  # fmt: skip
+BESIDE = (*(f"{part}-{kernel}" for kernel in (KERNEL, NEXT) for part in ("vmlinuz", "initrd.img")), "grub.img")
+"""Files beside a disk that a machine is started from."""
 COMMAND_LINE = "console=ttyS0 panic=-1 quiet loglevel=3 systemd.show_status=0"
 LONGEST = 900
 """Seconds after which a machine is taken for stuck; up and done it is in half a minute where nothing else runs."""
@@ -98,19 +103,13 @@ def missing() -> list[str]:
 
 
 MARKS = [
-    pytest.mark.budget("host"),
+    pytest.mark.area("host"),
     pytest.mark.e2e,
     pytest.mark.skipif(not registry_process.installed(), reason=registry_process.MISSING),
     pytest.mark.skipif(bool(missing()), reason=f"not installed: {' '.join(missing())} (./doit.sh test installs them)"),
     pytest.mark.skipif(os.geteuid() != 0, reason="making a disk with owners needs root"),
 ]
 """What each module of tests in a virtual machine is marked with."""
-CASES = "DRIVER_TEST_HOST_CASES"
-asked_for = pytest.mark.skipif(
-    not os.environ.get(CASES),
-    reason=f"minutes each without hardware support, more than a CI run has for hosts: {CASES}=1 runs them",
-)
-"""A case that is not part of every run."""
 
 
 @dataclass(frozen=True)
@@ -121,36 +120,51 @@ class Disk:
     image: str = "base.img"
 
 
-def make_root(folder: Path) -> Path:
-    """The root as a tar, made once for these packages."""
-    key = hashlib.sha256(" ".join(PACKAGES).encode()).hexdigest()[:16]
-    place = folder / f"root-{key}.tar"
-    if place.exists():
-        return place
-    folder.mkdir(parents=True, exist_ok=True)
+def make_root(place: Path) -> None:
+    """Write the root as a tar to ``place``."""
     small = (
         'cd "$1/etc"; mkdir -p dpkg/dpkg.cfg.d; printf "path-exclude=/usr/share/%s/*\\n" doc man locale > dpkg/dpkg.cfg.d/small'
     )
     words = [
         "mmdebstrap", "--variant=minbase", "--format=tar", "--components=main", '--aptopt=APT::Install-Recommends "false"',
         f"--include={','.join(PACKAGES)}", f"--setup-hook={small}",
-        '--customize-hook=rm -rf "$1"/var/cache/apt/archives/*.deb "$1"/var/lib/apt/lists/*', "bookworm", str(place) + ".new",
+        '--customize-hook=rm -rf "$1"/var/cache/apt/archives/*.deb "$1"/var/lib/apt/lists/*', "bookworm", str(place),
     ]  # fmt: skip
     done = subprocess.run(words, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-2000:]
-    Path(str(place) + ".new").rename(place)
-    return place
 
 
-def make_disk(root_tar: Path, folder: Path) -> tuple[Disk, str]:
-    """A disk on which the shell line of ``doit host`` for Debian has been run, and what that said."""
-    return install(make_bare_disk(root_tar, folder))
+def bare_disk(cache: Cache) -> Path:
+    """A folder with a disk that has nothing of ours but the units that run a case, its kernels and GRUB; out of the cache."""
+
+    def make(folder: Path) -> None:
+        make_root(folder / "root.tar")
+        make_bare_disk(folder / "root.tar", folder)
+        (folder / "root.tar").unlink()
+
+    decided: dict[str, Part] = {"code": Path(__file__), "archive": suite_digest("bookworm")}
+    return cache.entry("host-disk", decided, make)
 
 
-def make_bare_disk(root_tar: Path, folder: Path) -> Disk:
-    """A disk with nothing of ours but the units that run a case."""
+def installed_disk(cache: Cache, bare: Disk) -> Disk:
+    """The same after ``install.sh`` was run on it; for tests of what comes after an installation."""
+
+    def make(folder: Path) -> None:
+        disk, _ = install(bare, folder / "vm")
+        for name in BESIDE:
+            (disk.folder / name).rename(folder / name)
+        words = ["qemu-img", "convert", "-q", "-O", "qcow2", str(disk.folder / disk.image), str(folder / "installed.qcow2")]
+        subprocess.run(words, check=True, capture_output=True, timeout=600)
+        shutil.rmtree(folder / "vm")
+
+    parts: dict[str, Part] = {"bare": bare.folder.parent.name, "host": ROOT / "host", "product": product()}
+    return Disk(cache.entry("host-installed", parts, make), "installed.qcow2")
+
+
+def make_bare_disk(root_tar: Path, folder: Path) -> None:
+    """Make ``base.img`` in ``folder``, with its kernels and GRUB beside it."""
     root = folder / "root"
-    root.mkdir(parents=True)
+    root.mkdir()
     subprocess.run(["tar", "-C", root, "-xf", root_tar], check=True, timeout=600)
     units = root / "etc/systemd/system"
 
@@ -194,7 +208,6 @@ def make_bare_disk(root_tar: Path, folder: Path) -> Disk:
     words = ["mke2fs", "-q", "-t", "ext4", "-L", "host-root", "-d", str(root), str(folder / "base.img")]
     subprocess.run(words, check=True, capture_output=True, timeout=600)
     shutil.rmtree(root)
-    return Disk(folder)
 
 
 def _grub(root: Path, folder: Path) -> None:
@@ -212,17 +225,21 @@ def _grub(root: Path, folder: Path) -> None:
     (root / "boot/core.img").unlink()
 
 
-def install(bare: Disk) -> tuple[Disk, str]:
-    """The disk after ``install.sh --no-start`` was run on it twice, and what that said, with lists of files in between."""
+def install(bare: Disk, folder: Path) -> tuple[Disk, str]:
+    """Run ``install.sh --no-start`` twice on an overlay of ``bare`` in ``folder``: its disk, and what was said.
+
+    Between the runs stand lists of the machine's files.
+    """
     made = hostfiles.bundle(ROOT / "host", "debian", "podman", HostSettings(registry="unset.example", driver=A))
     script = hostfiles.installer(made, (ROOT / "host/templates/install.sh").read_text()).encode()
-    vm = Vm(bare, bare.folder / "install")
+    vm = Vm(bare, folder)
     once = "sh /case/install.sh --no-start; echo ended $?"
     words = f"step before; {LISTED}; step first; {once}; step second; {once}"
     said = vm.boot(words, files={"case/install.sh": (0o755, script)}, waits=False)
     assert said.count("ended 0") == 2, said
-    (vm.folder / "disk.qcow2").rename(bare.folder / "installed.qcow2")
-    return Disk(bare.folder, "installed.qcow2"), said
+    for name in BESIDE:
+        shutil.copyfile(bare.folder / name, folder / name)
+    return Disk(folder, "disk.qcow2"), said
 
 
 class Vm:

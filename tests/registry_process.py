@@ -22,16 +22,21 @@ def installed() -> bool:
 
 
 @contextmanager
-def running_registry(root: Path, *, port: int = 0, delete: bool = True, htpasswd: str = "") -> Iterator[str]:
+def running_registry(
+    root: Path, *, port: int = 0, delete: bool = True, htpasswd: str = "", storage: Path | None = None, read_only: bool = False
+) -> Iterator[str]:
     """``127.0.0.1:<port>`` of a registry that answers; it is ended with the block.
 
-    ``root`` holds its storage, configuration and log. ``htpasswd``: lines ``user:bcrypt`` for those who may use it.
+    ``root`` holds its configuration and log, and its storage where ``storage`` names no other place. ``htpasswd``: lines
+    ``user:bcrypt`` for those who may use it.
     """
     root.mkdir(parents=True, exist_ok=True)
     address = f"127.0.0.1:{port or _free_port()}"
+    place, deletes, refuses = storage or root / "storage", str(delete).lower(), str(read_only).lower()
+    maintenance = f"maintenance: {{readonly: {{enabled: {refuses}}}}}"
     lines = [
         "version: 0.1",
-        f"storage: {{filesystem: {{rootdirectory: {root / 'storage'}}}, delete: {{enabled: {str(delete).lower()}}}}}",
+        f"storage: {{filesystem: {{rootdirectory: {place}}}, delete: {{enabled: {deletes}}}, {maintenance}}}",
         f"http: {{addr: '{address}'}}",
     ]
     if htpasswd:

@@ -1,7 +1,7 @@
-"""What the end-to-end tests of the pipeline share beside the pairs (tests/beside.py): clients of the images, hosts, stand-ins.
+"""What the end-to-end tests share besides the pairs (tests/support/pairs.py): clients of the images, hosts, stand-ins.
 
-The engine is the one that ``./doit.sh test`` found or started, the download cache is this checkout's, so packages come
-over the network once. Everything else (checkouts, registries) lies below ``build/`` and goes with the session.
+The engine is the one that ``./doit.sh test`` found or started. What lies below ``build/`` goes with the session; what is slow to
+make and the same in every session is kept in the user's cache (tests/support/cache.py).
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pipeline.registry import Registry
-from tests.beside import IMAGES, Full
-from tests.checkout import DRIVER, KERNEL, Checkout, Place, Whole
+from tests import host_vm
+from tests.checkout import DRIVER, KERNEL, Checkout
 from tests.clients import RUNTIME, Client
 from tests.host_site import Site, running_site
 from tests.host_vm import Disk
-from tests.standins import loaded_driver
+from tests.standins import loaded_driver, vendors
+from tests.support.cache import Cache
+from tests.support.pairs import Made, Pairs
 
 
 @pytest.fixture(scope="module")
@@ -38,43 +38,28 @@ def bare(tmp_path: Path, environ: dict[str, str]) -> Checkout:
 
 
 @pytest.fixture(scope="session")
-def full_index(full: Full) -> dict[str, Any]:
-    """``build/index.json`` as it was after ``full``."""
-    return full.index
-
-
-@pytest.fixture(scope="session")
-def full_tags(full: Full) -> dict[str, str]:
-    """Every tag of the registry after ``full``, and the digest it named."""
-    return full.tags
-
-
-@pytest.fixture(scope="session")
-def reference(whole: Whole) -> str:
+def reference(images_at: str) -> str:
     """The image of one pair, as the clients name it."""
-    return f"{whole.registry.address}/driver:{KERNEL}-{DRIVER}"
+    return f"{images_at}/driver:{KERNEL}-{DRIVER}"
 
 
 @pytest.fixture(scope="session")
-def digest(whole: Whole) -> str:
+def digest(pairs: Pairs) -> str:
     """Its digest by the index."""
-    rows = {(row["kernel"], row["driver"]): row for row in whole.checkout.index()["pairs"]}
-    return str(rows[KERNEL, DRIVER]["digest"])
+    return str(pairs.first.built["digest"])
 
 
 @pytest.fixture(scope="session")
-def full_image(registry: Place, full_index: dict[str, Any]) -> str:
-    """The image of ``full``, with every module and both kinds, by its digest."""
-    (row,) = [row for row in full_index["pairs"] if row["outcome"] == "built"]
-    return f"{registry.address}/driver@{row['digest']}"
-
-
-@pytest.fixture(scope="session")
-def whole_base(whole: Whole) -> str:
+def plain_base(pairs: Pairs, images_at: str) -> str:
     """The runtime base by itself: a shell and a C library, and nothing of NVIDIA's."""
-    space = whole.checkout.space()
-    recipe = space.plan.renderer.base(space.lock.base("amd64")).recipe
-    return f"{whole.registry.address}/driver:base-{recipe[:16]}"
+    (tag,) = (tag for tag in pairs.first.tags if tag.startswith("base-"))
+    return f"{images_at}/driver:{tag}"
+
+
+@pytest.fixture(scope="session")
+def full_image(full_checkout: Checkout, full: Made) -> str:
+    """The image of ``full``, with every module and both kinds, by its digest."""
+    return f"{full_checkout.environ['DRIVER_REGISTRY']}/driver@{full.built['digest']}"
 
 
 @pytest.fixture(scope="session")
@@ -102,16 +87,27 @@ def podman(scratch: Path, docker: Client) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="session")
-def images(request: pytest.FixtureRequest) -> Registry:
-    """Where the real images lie: ``DRIVER_TEST_IMAGES`` names a registry that has them, else they are built (``whole``)."""
-    given = os.environ.get(IMAGES)
-    return Registry(given or request.getfixturevalue("whole").registry.address, environ={})
+def bare_disk(cache: Cache) -> Disk:
+    """A virtual machine's disk with nothing of ours but the units that run a case."""
+    return Disk(host_vm.bare_disk(cache))
 
 
 @pytest.fixture(scope="session")
-def disk(installed: tuple[Disk, str]) -> Disk:
-    """The disk alone."""
-    return installed[0]
+def installed(cache: Cache, bare_disk: Disk) -> Disk:
+    """A disk on which our shell line was run."""
+    return host_vm.installed_disk(cache, bare_disk)
+
+
+@pytest.fixture(scope="session")
+def standin_kernels(cache: Cache, bare_checkout: Checkout) -> Path:
+    """A folder with the stand-in kernel under each vendor's name (tests/standins/vendors.py)."""
+    return vendors.kernels(cache, bare_checkout.space().inputs)
+
+
+@pytest.fixture(scope="session")
+def bare_checkout(scratch: Path, environ: dict[str, str]) -> Checkout:
+    """A checkout of the session in which nothing is built."""
+    return Checkout(scratch / "bare", DRIVER_REGISTRY="localhost:1", **environ)
 
 
 @pytest.fixture(scope="session")

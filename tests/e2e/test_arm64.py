@@ -34,7 +34,8 @@ from tests.tiny_project import walk
 QEMU = boot.MACHINES["arm64"][0]
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.budget("coreos"),
+    pytest.mark.full,
+    pytest.mark.area("arm64"),
     pytest.mark.skipif(not registry_process.installed(), reason=registry_process.MISSING),
     pytest.mark.skipif(shutil.which(QEMU) is None, reason=f"{QEMU} is not installed (./doit.sh test installs it)"),
 ]

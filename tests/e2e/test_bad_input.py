@@ -22,7 +22,7 @@ from tests.checkout import DRIVER, KERNEL, NEWEST, Checkout
 from tests.registry_process import running_registry
 from tests.told_server import Told, in_turn, says
 
-pytestmark = [pytest.mark.e2e, pytest.mark.budget("thread")]
+pytestmark = [pytest.mark.e2e, pytest.mark.area("thread")]
 
 NOBODY_THERE = "unix:///nowhere/docker.sock"
 PAIR = f"debian/amd64:{KERNEL}-{DRIVER}"

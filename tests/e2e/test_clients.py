@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkout import DRIVER, KERNEL, KINDS, Whole
+from tests.checkout import DRIVER, KERNEL, KINDS
 from tests.clients import PODMAN_RUN, RUN, Client
 
-pytestmark = [pytest.mark.e2e, pytest.mark.budget("thread")]
+pytestmark = [pytest.mark.e2e, pytest.mark.area("thread")]
 
 
 def test_skopeo_inspects_it(reference: str, digest: str) -> None:
@@ -59,9 +59,9 @@ def test_podman_pulls_and_runs_it(podman: Client, reference: str, digest: str) -
 
 
 def test_docker_and_podman_read_the_index_without_running_anything(
-    docker: Client, podman: Client, whole: Whole, tmp_path: Path
+    docker: Client, podman: Client, images_at: str, tmp_path: Path
 ) -> None:
-    index = f"{whole.registry.address}/driver:index"
+    index = f"{images_at}/driver:index"
     for client, pull in ((docker, ("pull", "--quiet")), (podman, ("pull", "--quiet", "--tls-verify=false"))):
         client(*pull, index)
         container = client("create", index, "/nothing-runs").strip()

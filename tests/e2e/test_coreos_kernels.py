@@ -13,7 +13,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,10 @@ import msgspec
 import pytest
 
 from pipeline import boot, lock, proof, trees, vmlinux
-from pipeline.build import unpack_layer
 from pipeline.elf import read_module
 from pipeline.errors import PairFailed
 from pipeline.pin_kernels import BINCACHE, CONFIG
-from pipeline.pinned import Driver, Kernel, Toolchain
+from pipeline.pinned import Driver, Toolchain
 from pipeline.tree import of_driver
 from pipeline.unpacking import Entry
 from pipeline.update_debian import debian_lock, read_debian
@@ -34,7 +32,7 @@ from pipeline.upstream.flatcar import file_url
 from pipeline.upstream.nvidia_files import tesla_url, xfree86_url
 from pipeline.versions import DriverVersion
 from pipeline.workspace import Workspace
-from tests.checkout import MODULES, ROOT, Checkout, Ran, adopt_layers
+from tests.checkout import ROOT, Checkout, adopt_layers
 from tests.registry_process import running_registry
 from tests.signed_archive import Key
 from tests.standins import packing, toolchain
@@ -58,14 +56,16 @@ from tests.standins.vendors import (
     NVIDIA_WISHES,
     TARBALL,
     TOOLCHAIN_RPMS,
-    Vendors,
     vendors,
 )
+from tests.standins.world import World
+from tests.support.cache import Cache
 
 DRIVER = "535.261.03"
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.budget("coreos"),
+    pytest.mark.full,
+    pytest.mark.area("coreos"),
     pytest.mark.skipif(
         not packing.have("rpmbuild", "rpmsign", "mke2fs", "sfdisk", "bzip2", "makeself", "gpg", "gpgv", "flex", "bison", "bc"),
         reason="what makes the stand-ins is not installed (./doit.sh test installs it)",
@@ -99,8 +99,7 @@ amd64 = "{digest}"
 amd64 = ["{make}", "{patch}"]
 """
 )
-OLD_MODULES = ("nvidia", "nvidia-modeset", *([] if MODULES else ["nvidia-uvm"]))
-"""nvidia-uvm, two minutes of the compiler's, with DRIVER_TEST_FULL=1."""
+OLD_MODULES = ("nvidia", "nvidia-modeset", "nvidia-uvm")
 OLD_WISHES = (
     """
 [build]
@@ -119,49 +118,10 @@ reason = "the last branch for Kepler: proprietary modules only"
 )
 
 
-@dataclass(frozen=True)
-class World:
-    """A checkout that follows the vendors, after its update and its build."""
-
-    checkout: Checkout
-    vendors: Vendors
-    update: Ran
-    build: Ran
-
-    def kernel(self, name: str) -> Kernel:
-        return next(k for k in self.checkout.space().lock.kernels if k.kernel == name)
-
-    def module(self, name: str, folder: Path) -> Path:
-        """nvidia.ko for that kernel, out of the image in the registry."""
-        space = self.checkout.space()
-        pair = next(p for p in space.plan.pairs if p.kernel.kernel == name)
-        manifest = space.registry.manifest(pair.recipe_tag)
-        assert manifest is not None
-        layer = json.loads(manifest.data)["layers"][2]
-        data = folder / "layer.tar.gz"
-        space.registry.download_blob(layer["digest"], layer["size"], data)
-        packing.run("tar", "-C", folder, "-xzf", data)
-        (found,) = folder.glob("opt/**/nvidia.ko")
-        return found
-
-    def labels(self) -> list[dict[str, str]]:
-        """Of the image of each pair."""
-        space = self.checkout.space()
-        manifests = [space.registry.manifest(pair.recipe_tag) for pair in space.plan.pairs]
-        digests = [json.loads(manifest.data)["config"]["digest"] for manifest in manifests if manifest]
-        return [json.loads(space.registry.blob(digest))["config"]["Labels"] for digest in digests]
-
-    def base(self, folder: Path) -> Path:
-        shop = self.checkout.space().shop
-        unpack_layer(shop, shop.local(shop.base("amd64")), folder)
-        return folder
-
-
 @pytest.fixture(scope="module")
-def world(room: Path, environ: dict[str, str], shared: Path, standin_kernels: Path) -> Iterator[World]:
-    # A registry of its own: what the other tests' index says is theirs.
+def world(room: Path, cache: Cache, environ: dict[str, str], shared: Path, standin_kernels: Path) -> Iterator[World]:
     with running_registry(room / "coreos.registry") as address:
-        yield from made_world(room, environ, address.replace("127.0.0.1", "localhost"), shared, standin_kernels)
+        yield from made_world(room, cache, environ, address.replace("127.0.0.1", "localhost"), shared, standin_kernels)
 
 
 def folder(path: Path) -> Path:
@@ -169,12 +129,13 @@ def folder(path: Path) -> Path:
     return path
 
 
-def made_world(room: Path, environ: dict[str, str], registry: str, shared: Path, kernels: Path) -> Iterator[World]:
+def made_world(room: Path, cache: Cache, environ: dict[str, str], registry: str, shared: Path, kernels: Path) -> Iterator[World]:
     checkout = Checkout(room / "coreos", DRIVER_REGISTRY=registry, **environ)
     space = checkout.space()
     work = room / "vendors"
     work.mkdir()
-    with Key() as key, vendors(work, space.inputs, space.lock, DRIVER, shared / "upstream", key, kernels) as made:
+    recorded = shared / "upstream"
+    with Key() as key, vendors(work, cache, space.inputs, space.lock, DRIVER, recorded, key, kernels) as made:
         digest = toolchain.pushed(space, registry, checkout.environ, folder(work / "image"))
         keys = {"key": made.fingerprint, "fedora": FEDORA_KEY, "flatcar": FLATCAR_KEY}
         wishes = WISHES.format(channel="stable", digest=digest, **keys, **TOOLCHAIN_RPMS)

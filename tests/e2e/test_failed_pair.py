@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.build import REASON_LABEL
-from tests.checkout import DRIVER, KERNEL, KINDS, MODULES, NEWEST, Checkout, Ran, Whole, adopt_layers
+from tests.checkout import DRIVER, KERNEL, KINDS, MODULES, NEWEST, Checkout, Ran, adopt_layers
+from tests.support.pairs import PAIRS, Whole
 
-pytestmark = [pytest.mark.e2e, pytest.mark.budget("thread")]
+pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.area("thread"), PAIRS]
 
 BAD, GOOD = f"debian/amd64:{NEWEST}-{DRIVER}", f"debian/amd64:{KERNEL}-{DRIVER}"
 BOTH = (f"image:{BAD}", f"image:{GOOD}")

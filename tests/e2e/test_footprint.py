@@ -17,7 +17,8 @@ from tests.tiny_project import TinyProject, served_packages
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.budget("scale"),
+    pytest.mark.full,
+    pytest.mark.area("scale"),
     pytest.mark.skipif(not registry_process.installed(), reason=registry_process.MISSING),
 ]
 MB = 1_000_000

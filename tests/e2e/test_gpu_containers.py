@@ -19,7 +19,7 @@ from tests.checkout import DRIVER, KERNEL
 from tests.clients import PODMAN_RUN, Client
 from tests.gpu_box import NODES, UUIDS, GpuBox
 
-pytestmark = [pytest.mark.e2e, pytest.mark.budget("host")]
+pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.area("host")]
 
 VOLUME = f"/var/lib/nvidia-docker/volumes/nvidia_driver/{DRIVER}"
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"
@@ -42,10 +42,10 @@ def box(podman: Client, reference: str, room: Path) -> GpuBox:
 
 
 @pytest.fixture(scope="module")
-def plain(whole_base: str, podman: Client) -> str:
+def plain(plain_base: str, podman: Client) -> str:
     """An image with a C library and a shell, and nothing of NVIDIA's."""
-    podman("pull", "--quiet", "--tls-verify=false", whole_base)
-    return whole_base
+    podman("pull", "--quiet", "--tls-verify=false", plain_base)
+    return plain_base
 
 
 def in_podman(box: GpuBox, podman: Client, words: tuple[str, ...], image: str, script: str) -> str:
@@ -122,7 +122,7 @@ def named(docker: Client, box: GpuBox) -> Iterator[str]:
     docker("volume", "rm", "--force", name)
 
 
-def test_docker_without_cdi_takes_devices_and_the_named_volume(box: GpuBox, docker: Client, whole_base: str, named: str) -> None:
+def test_docker_without_cdi_takes_devices_and_the_named_volume(box: GpuBox, docker: Client, plain_base: str, named: str) -> None:
     devices = [f"--device={box.folder}/dev/{name}:/dev/{name}" for name in ("nvidiactl", "nvidia-uvm", "nvidia0")]
     words = (
         "--network",
@@ -134,13 +134,13 @@ def test_docker_without_cdi_takes_devices_and_the_named_volume(box: GpuBox, dock
         "LD_LIBRARY_PATH=/usr/local/nvidia/lib64",
     )
     script = f"cd /dev; echo nvidia*; /usr/local/nvidia/bin/{SMI}"
-    docker("pull", "--quiet", whole_base)
+    docker("pull", "--quiet", plain_base)
     for _ in range(2):
-        said = docker("run", "--rm", *words, whole_base, "/bin/sh", "-c", script)
+        said = docker("run", "--rm", *words, plain_base, "/bin/sh", "-c", script)
         assert said.splitlines()[0].split() == ["nvidia-uvm", "nvidia0", "nvidiactl"]
         assert NO_DRIVER in said
         assert said.splitlines()[-1] == "status 9", "the volume outlives the container that used it"
-    docker("image", "rm", "--force", whole_base)
+    docker("image", "rm", "--force", plain_base)
 
 
 def test_the_hosts_own_nvidia_smi_runs_by_the_volumes_loader(box: GpuBox) -> None:

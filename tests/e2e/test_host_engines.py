@@ -27,7 +27,7 @@ from tests.host_machine import KERNEL, NEXT, PROGRAM, A, make_key
 from tests.registry_process import running_registry
 
 pytestmark = [
-    pytest.mark.budget("host"),
+    pytest.mark.area("host"),
     pytest.mark.e2e,
     pytest.mark.skipif(not registry_process.installed(), reason=registry_process.MISSING),
 ]

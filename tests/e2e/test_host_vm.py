@@ -4,7 +4,7 @@ There is no GPU in it, so ``NVIDIA_DRIVER_TRY=1`` lets the loader try: the real 
 ENODEV ("No such device"), which proves that image, kernel, unit and container fit together. Status 10 is the expected end. Where
 a driver has to be loaded, the image holds stand-ins for the modules (``tests/standins/loaded_driver.py``).
 
-``DRIVER_TEST_IMAGES`` names a registry that holds the images already; else they are built for the session (``whole``).
+The images are those of tests/support/pairs.py.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ SAID = "said; nvidia-driver-host status"
 TAGS = [f"{KERNEL}-{A}", f"{A}-{KERNEL}-debian12"]
 
 
-@pytest.mark.parametrize("runtime", ["podman", pytest.param("docker", marks=host_vm.asked_for)])
+@pytest.mark.parametrize("runtime", ["podman", pytest.param("docker", marks=pytest.mark.full)])
 def test_a_boot_pulls_the_image_and_tries_its_modules_and_an_upgrade_needs_no_registry(
-    disk: Disk, images: Registry, site: Site, tmp_path: Path, runtime: str
+    installed: Disk, images: Registry, site: Site, tmp_path: Path, runtime: str
 ) -> None:
     digests = {kernel: site.push(images, f"{kernel}-{A}", [f"{kernel}-{A}"]) for kernel in (KERNEL, NEXT)}
-    vm = Vm(disk, tmp_path / "vm", **site.settings(DRIVER_RUNTIME=runtime))
+    vm = Vm(installed, tmp_path / "vm", **site.settings(DRIVER_RUNTIME=runtime))
     said = vm.boot(f"{SAID}; nvidia-driver-host prefetch; nvidia-driver-host may-reboot; nvidia-driver-host status --json")
     assert re.search(rf"loading (open|proprietary) modules of {re.escape(A)} for {KERNEL}", said)
     assert "No such device" in said
@@ -50,10 +50,11 @@ def test_a_boot_pulls_the_image_and_tries_its_modules_and_an_upgrade_needs_no_re
     assert time.monotonic() - started < host_vm.LONGEST
 
 
+@pytest.mark.full
 def test_without_an_image_the_console_says_why_and_an_uninstallation_leaves_nothing(
-    installed: tuple[Disk, str], site: Site, tmp_path: Path
+    bare_disk: Disk, site: Site, tmp_path: Path
 ) -> None:
-    disk, said = installed
+    disk, said = host_vm.install(bare_disk, tmp_path / "install")
     install = steps(said)
     assert re.search(r"\b[1-9]\d* file\(s\) changed", install["first"])
     assert "install.sh: 0 file(s) changed" in install["second"], "installing again changes nothing"
@@ -84,13 +85,13 @@ def test_without_an_image_the_console_says_why_and_an_uninstallation_leaves_noth
     assert left == {"etc/nvidia-driver/driver.env"}, "and the settings are the administrator's"
 
 
-@host_vm.asked_for
+@pytest.mark.full
 def test_a_registry_that_is_down_is_asked_again_and_a_silent_one_is_not_waited_for_without_end(
-    disk: Disk, images: Registry, site: Site, standins: dict[str, dict[str, bytes]], tmp_path: Path
+    installed: Disk, images: Registry, site: Site, standins: dict[str, dict[str, bytes]], tmp_path: Path
 ) -> None:
     digest = site.push(images, TAGS[0], TAGS, files=loaded_driver.image_files(KERNEL, A, standins[A]))
     site.wire.set("refusing")
-    vm = Vm(disk, tmp_path / "vm", **site.settings())
+    vm = Vm(installed, tmp_path / "vm", **site.settings())
     proxy = f"http://{GATEWAY}:{site.wire.port}"
     script = """
     step down; end=$(($(uptime) + 120))
@@ -116,13 +117,13 @@ def test_a_registry_that_is_down_is_asked_again_and_a_silent_one_is_not_waited_f
     assert f"driver {A} is loaded on {KERNEL} ({digest})" in done["proxy"], "from a registry that only the proxy knows"
 
 
-@host_vm.asked_for
+@pytest.mark.full
 def test_the_full_image_fills_the_volume_whose_tools_run_before_any_module_is_loaded(
-    disk: Disk, images: Registry, tmp_path: Path
+    installed: Disk, images: Registry, tmp_path: Path
 ) -> None:
     place = f"{GATEWAY}:{images.host.rpartition(':')[2]}/{images.repository}".removesuffix("/driver")
     settings = {"DRIVER_REGISTRY": f"http://{place}", "DRIVER_VERSION": A, "DRIVER_INSECURE": "1", "NVIDIA_DRIVER_TRY": "1"}
-    vm = Vm(disk, tmp_path / "vm", **settings)
+    vm = Vm(installed, tmp_path / "vm", **settings)
     script = f"""
     step volume; end=$(($(uptime) + 420))
     until ! systemctl show -P ActiveState nvidia-driver.service | grep -q activating || [ $(uptime) -gt $end ]; do sleep 2; done

@@ -19,7 +19,7 @@ from tests.host_site import Site
 from tests.host_vm import Disk, Vm, steps
 from tests.standins import loaded_driver
 
-pytestmark = host_vm.MARKS
+pytestmark = [*host_vm.MARKS, pytest.mark.full]
 
 Modules = dict[str, dict[str, bytes]]
 TAGS = [f"{KERNEL}-{A}", f"{A}-{KERNEL}-debian12"]
@@ -31,9 +31,8 @@ def entry(digest: str) -> Entry:
     return Entry(os="debian", arch="amd64", kernel=KERNEL, driver=A, outcome="built", digest=digest, tags=tuple(TAGS))
 
 
-@host_vm.asked_for
 def test_a_moved_tag_waits_for_a_prefetch_and_a_forged_index_loads_nothing(
-    disk: Disk, images: Registry, site: Site, standins: Modules, tmp_path: Path
+    installed: Disk, images: Registry, site: Site, standins: Modules, tmp_path: Path
 ) -> None:
     files = loaded_driver.image_files(KERNEL, A, standins[A])
     private, public = make_key(tmp_path)
@@ -47,7 +46,7 @@ def test_a_moved_tag_waits_for_a_prefetch_and_a_forged_index_loads_nothing(
     site.words["forge"] = lambda: site.publish_index(entry(moved[0]), serial=8, key=private, forged=True)
     site.words["sign"] = lambda: site.publish_index(entry(moved[0]), serial=9, key=private)
     site.words["play-back"] = lambda: site.publish_index(entry(first), serial=8, key=private)
-    vm = Vm(disk, tmp_path / "vm", **site.settings())
+    vm = Vm(installed, tmp_path / "vm", **site.settings())
     script = f"""
     step boot; said
     step moved; tell move; again
@@ -88,7 +87,7 @@ def test_a_moved_tag_waits_for_a_prefetch_and_a_forged_index_loads_nothing(
 
 
 def test_modules_come_in_order_and_go_where_nothing_uses_them(
-    disk: Disk, images: Registry, site: Site, standins: Modules, tmp_path: Path
+    installed: Disk, images: Registry, site: Site, standins: Modules, tmp_path: Path
 ) -> None:
     files = loaded_driver.image_files(KERNEL, A, standins[A])
     digest = site.push(images, TAGS[0], TAGS, files=files)
@@ -96,7 +95,7 @@ def test_modules_come_in_order_and_go_where_nothing_uses_them(
     other = loaded_driver.image_files(KERNEL, B, standins[B])
     site.words["publish-b"] = lambda: site.push(images, TAGS[0], [f"{KERNEL}-{B}"], files=other, driver=B)
     site.words["break"] = lambda: site.push(images, TAGS[0], TAGS, files=broken)
-    vm = Vm(disk, tmp_path / "vm", **site.settings(DRIVER_RUNTIME="docker"))
+    vm = Vm(installed, tmp_path / "vm", **site.settings(DRIVER_RUNTIME="docker"))
     script = f"""
     step boot; said; {HEARD}; ls -l /dev/nvidia* | sed 's/  */ /g'
     step again; nvidia-driver-host boot; {HEARD}
@@ -158,12 +157,12 @@ def heard(text: str) -> list[str]:
     return re.findall(r"^stand-in .*$", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("runtime", ["podman", pytest.param("docker", marks=host_vm.asked_for)])
+@pytest.mark.parametrize("runtime", ["podman", pytest.param("docker", marks=pytest.mark.full)])
 def test_a_power_cut_in_mid_pull_and_one_in_mid_load_need_no_hand(
-    disk: Disk, images: Registry, site: Site, standins: Modules, tmp_path: Path, runtime: str
+    installed: Disk, images: Registry, site: Site, standins: Modules, tmp_path: Path, runtime: str
 ) -> None:
     digest = site.push(images, TAGS[0], TAGS, files=loaded_driver.image_files(KERNEL, A, standins[A]))
-    vm = Vm(disk, tmp_path / "vm", **site.settings(DRIVER_RUNTIME=runtime))
+    vm = Vm(installed, tmp_path / "vm", **site.settings(DRIVER_RUNTIME=runtime))
     slow, plain = b"options nvidia-uvm delay=600\n", b"# nothing\n"
     site.wire.dies_after(4_000_000)  # the base layer has 7 MB
 

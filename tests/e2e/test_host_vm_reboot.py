@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from pipeline import hostfiles
 from pipeline.hostfiles import HostSettings
 from pipeline.registry import Registry
@@ -15,7 +17,7 @@ from tests.host_site import Site
 from tests.host_vm import ROOT, Disk, Vm, steps
 from tests.standins import loaded_driver
 
-pytestmark = host_vm.MARKS
+pytestmark = [*host_vm.MARKS, pytest.mark.full]
 
 # What a host runs that must not start before the driver is there; a kubelet looks for GPUs once.
 KUBELET = b"""[Service]
@@ -44,7 +46,7 @@ ask() {
 
 
 def test_zincati_waits_at_the_socket_until_the_staged_kernels_image_is_here(
-    disk: Disk, images: Registry, site: Site, standins: dict[str, dict[str, bytes]], shared: Path, tmp_path: Path
+    installed: Disk, images: Registry, site: Site, standins: dict[str, dict[str, bytes]], shared: Path, tmp_path: Path
 ) -> None:
     site.push(images, f"{KERNEL}-{A}", [f"{KERNEL}-{A}"], files=loaded_driver.image_files(KERNEL, A, standins[A]))
     site.words["publish"] = lambda: site.push(images, f"{NEXT}-{A}", [f"{A}-{NEXT}-fedora43"])
@@ -75,7 +77,7 @@ def test_zincati_waits_at_the_socket_until_the_staged_kernels_image_is_here(
     until ask pre-reboot | grep ' 200 ' || [ $(uptime) -gt $end ]; do sleep 3; done
     step after; ask steady-state; nvidia-driver-host may-reboot
     """
-    done = steps(Vm(disk, tmp_path / "vm", **site.settings()).boot(script, files=files, control=site.control))
+    done = steps(Vm(installed, tmp_path / "vm", **site.settings()).boot(script, files=files, control=site.control))
     assert "ended 0" in done["install"]
     assert f"driver {A} is loaded on {KERNEL}" in done["install"]
     assert "steady-state: 200 {}" in done["ask"]
@@ -93,11 +95,11 @@ def test_zincati_waits_at_the_socket_until_the_staged_kernels_image_is_here(
 
 
 def test_on_debian_the_old_kernel_stays_the_boot_default_until_the_new_ones_image_is_here(
-    disk: Disk, images: Registry, site: Site, standins: dict[str, dict[str, bytes]], tmp_path: Path
+    installed: Disk, images: Registry, site: Site, standins: dict[str, dict[str, bytes]], tmp_path: Path
 ) -> None:
     site.push(images, f"{KERNEL}-{A}", [f"{KERNEL}-{A}"], files=loaded_driver.image_files(KERNEL, A, standins[A]))
     site.words["publish"] = lambda: site.push(images, f"{NEXT}-{A}", [f"{NEXT}-{A}"])
-    vm = Vm(disk, tmp_path / "vm", **site.settings())
+    vm = Vm(installed, tmp_path / "vm", **site.settings())
     # The package of NEXT is installed; the hook is called as dpkg calls it.
     script = f"""
     systemctl enable kubelet.service 2> /dev/null

@@ -27,7 +27,7 @@ HERE = {k: v for k, v in os.environ.items() if k not in {"DOCKER_HOST", "DRIVER_
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
 pytestmark = [
-    pytest.mark.budget("thread"),
+    pytest.mark.area("thread"),
     pytest.mark.e2e,
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a container engine"),
     pytest.mark.skipif(SYSTEM_SOCKET.exists(), reason=f"this machine has an engine at {SYSTEM_SOCKET}, which doit.sh uses"),

@@ -21,7 +21,7 @@ from tests.tiny_project import walk
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.budget("scale"),
+    pytest.mark.area("scale"),
     pytest.mark.skipif(not registry_process.installed(), reason=registry_process.MISSING),
 ]
 OLD, NEW = "535.261.03", "535.309.01"

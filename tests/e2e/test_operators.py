@@ -17,8 +17,9 @@ import pytest
 from tests.checkout import DRIVER, KERNEL
 from tests.clients import PODMAN_RUN, Client
 from tests.gpu_box import GpuBox
+from tests.support.pairs import PAIRS, Made
 
-pytestmark = [pytest.mark.e2e, pytest.mark.budget("host")]
+pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.area("host"), PAIRS]
 
 ALL = ["nvidia", "nvidia-drm", "nvidia-modeset", "nvidia-peermem", "nvidia-uvm"]
 
@@ -41,9 +42,9 @@ def operator_tag(driver: str, kernel: str, os_release: str) -> str:
 
 
 @pytest.mark.parametrize("version", [DRIVER, DRIVER.split(".")[0]])
-def test_the_tags_that_the_operator_makes_up_name_the_image(version: str, full_tags: dict[str, str]) -> None:
+def test_the_tags_that_the_operator_makes_up_name_the_image(version: str, full: Made) -> None:
     tag = operator_tag(version, KERNEL, 'ID=debian\nVERSION_ID="12"')
-    assert full_tags[tag] == full_tags[f"{KERNEL}-{DRIVER}"]
+    assert full.tags[tag] == full.tags[f"{KERNEL}-{DRIVER}"]
 
 
 def test_the_words_of_its_containers_are_commands_of_the_image(podman: Client, shell: tuple[str, ...]) -> None:
@@ -154,9 +155,9 @@ def kmm_image(template: str, kernel: str) -> str:
     return re.sub(r"\$\{(\w+)\}", lambda found: values[found[1]], template)
 
 
-def test_a_kernel_mapping_names_the_image_by_kmms_own_variables(full_tags: dict[str, str]) -> None:
-    assert kmm_image(f"${{KERNEL_FULL_VERSION}}-{DRIVER}", KERNEL) in full_tags
-    assert kmm_image("${KERNEL_FULL_VERSION}-535", KERNEL) in full_tags
+def test_a_kernel_mapping_names_the_image_by_kmms_own_variables(full: Made) -> None:
+    assert kmm_image(f"${{KERNEL_FULL_VERSION}}-{DRIVER}", KERNEL) in full.tags
+    assert kmm_image("${KERNEL_FULL_VERSION}-535", KERNEL) in full.tags
     assert kmm_image("${KERNEL_XYZ}", KERNEL) == "6.1.0"
 
 

@@ -19,7 +19,7 @@ from tests.indexes import EVIL, many
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.budget("scale"),
+    pytest.mark.area("scale"),
     pytest.mark.skipif(not browsers.installed(), reason=browsers.MISSING),
 ]
 CONTRAST = """

@@ -24,7 +24,8 @@ from tests.tiny_project import TinyProject, digests, served_packages, walk
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.budget("scale"),
+    pytest.mark.full,
+    pytest.mark.area("scale"),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a container engine"),
     pytest.mark.skipif(not registry_process.installed(), reason=registry_process.MISSING),
     pytest.mark.skipif(shutil.which("dockerd") is None, reason="docker.io is not installed (./doit.sh installs it)"),

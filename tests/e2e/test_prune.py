@@ -24,7 +24,7 @@ from tests.told_server import Told
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.budget("scale"),
+    pytest.mark.area("scale"),
     pytest.mark.skipif(not registry_process.installed(), reason=registry_process.MISSING),
 ]
 

@@ -24,12 +24,12 @@ import msgspec
 import pytest
 
 from pipeline.pinned import Lock
-from tests.beside import Full
-from tests.checkout import DRIVER, KINDS, OTHER, Checkout, Whole
+from tests.checkout import DRIVER, KINDS, OTHER, Checkout
 from tests.documents import README, blocks, commands
 from tests.registry_process import running_registry
+from tests.support.pairs import PAIRS, Made, Whole
 
-pytestmark = [pytest.mark.e2e, pytest.mark.budget("thread")]
+pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.area("thread"), PAIRS]
 
 BY_DOIT_SH = {"./doit.sh", "./doit.sh test"}
 PAIR = f"{OTHER}-{DRIVER}"
@@ -224,7 +224,7 @@ def shape(text: str) -> str:
     return re.sub(r"\d+(\.\d+)*", "<n>", text).replace("<n> pairs:", "<n> pair:")
 
 
-def test_the_sample_output_of_the_first_command_is_what_it_prints(full: Full) -> None:
+def test_the_sample_output_of_the_first_command_is_what_it_prints(full: Made) -> None:
     sample = next(text for text in blocks(README, "text") if "compiled open modules" in text).splitlines()
     real = set()
     for event in full.ran.events:

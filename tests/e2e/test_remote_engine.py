@@ -18,7 +18,7 @@ from tests.registry_process import MISSING, installed, running_registry
 from tests.tiny_project import TinyProject, digests, engine_host, served_packages, walk
 from tests.wire import Wire, certificates
 
-pytestmark = [pytest.mark.e2e, pytest.mark.budget("scale"), pytest.mark.skipif(not installed(), reason=MISSING)]
+pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.area("scale"), pytest.mark.skipif(not installed(), reason=MISSING)]
 
 
 def test_an_engine_over_tcp_builds_the_same_digests_and_is_told_no_path_of_this_machine(tmp_path: Path) -> None:

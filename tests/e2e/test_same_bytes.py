@@ -11,11 +11,18 @@ from pathlib import Path
 import pytest
 
 from pipeline.engine import Engine
-from tests.checkout import DRIVER, KERNEL, KINDS, MODULES, OTHER, Checkout, Whole
+from tests.checkout import DRIVER, KERNEL, KINDS, MODULES, OTHER, Checkout
 from tests.private_engine import daemon, private_engine, why_not
 from tests.registry_process import running_registry
+from tests.support.pairs import PAIRS, Whole
 
-pytestmark = [pytest.mark.e2e, pytest.mark.budget("thread"), pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.full,
+    pytest.mark.area("thread"),
+    PAIRS,
+    pytest.mark.skipif(bool(why_not()), reason=why_not() or "-"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from tests.tiny_project import FAILS, TinyProject, digests, served_packages, wal
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.budget("scale"),
+    pytest.mark.area("scale"),
     pytest.mark.skipif(not registry_process.installed(), reason=registry_process.MISSING),
 ]
 SEED = 20261124
@@ -87,15 +87,16 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Place, Se
     return run
 
 
-def test_twenty_kills_at_random_then_one_clean_run_give_the_digests_of_an_undisturbed_run(
-    place: Place, undisturbed: Callable[[Place, Sequence[str]], dict[str, str]]
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.full)])
+def test_kills_at_random_then_one_clean_run_give_the_digests_of_an_undisturbed_run(
+    place: Place, undisturbed: Callable[[Place, Sequence[str]], dict[str, str]], kills: int
 ) -> None:
     project, killer = place.project("struck", MANY), Killer(SEED, events=4, seconds=0.4)
-    for _ in range(22):
+    for _ in range(kills + 2):
         if not killer.strike(project.start("--json")):
             break
         walk(place.registry())
-    assert len(killer.strikes) >= 20
+    assert len(killer.strikes) >= kills
     assert {how for _, how in killer.strikes} == {signal.SIGTERM, signal.SIGKILL}
 
     left = project.root / "build" / ".kinds.of-a-killed-run"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.e2e, pytest.mark.budget("discovery")]
+pytestmark = [pytest.mark.e2e, pytest.mark.area("coreos")]
 ROOT = Path(__file__).parents[2]
 
 

@@ -29,7 +29,7 @@ from tests.samples import wishes
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.budget("discovery"),
+    pytest.mark.area("coreos"),
     pytest.mark.skipif(not installed(), reason=MISSING),
     pytest.mark.skipif(not rpm_databases.installed(), reason=rpm_databases.MISSING),
 ]

@@ -27,7 +27,7 @@ from pipeline.workspace import Workspace
 from tests.recorded_upstream import ENDS, Held, documents
 from tests.samples import wishes
 
-pytestmark = [pytest.mark.e2e, pytest.mark.budget("discovery")]
+pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.area("coreos")]
 SEED = 20261124
 FEEDS, LOCKS = 380, 120
 POLICY = """

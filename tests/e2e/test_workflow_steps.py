@@ -29,7 +29,7 @@ WORKFLOWS = Path(__file__).parents[2] / ".github" / "workflows"
 TOKEN = "ghs_a-synthetic-token"
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.budget("scale"),
+    pytest.mark.area("scale"),
     pytest.mark.skipif(not registry_process.installed(), reason=registry_process.MISSING),
 ]
 

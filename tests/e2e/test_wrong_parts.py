@@ -14,9 +14,10 @@ from pipeline.kernel_files import KernelFiles
 from pipeline.pinned import Kind
 from pipeline.plan import Pair
 from pipeline.workspace import Workspace
-from tests.checkout import DRIVER, KERNEL, KINDS, LATER, OTHER, Whole, layers, unpacked
+from tests.checkout import DRIVER, KERNEL, KINDS, LATER, OTHER, layers, unpacked
+from tests.support.pairs import PAIRS, Whole
 
-pytestmark = [pytest.mark.e2e, pytest.mark.budget("thread")]
+pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.area("thread"), PAIRS]
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ SOURCE_SHA256: Final = "9305d1a151b8e83dcb88aa11361e7b9513f0c252bdf7f5647e454276
 SOURCE_SIZE: Final = 139131140
 SOURCE_PATH: Final = "pool/main/l/linux/linux-source-6.1_6.1.176-1_all.deb"
 EPOCH: Final = "1767225600"
+TOOLS: Final = ("gcc-12", "binutils", "make", "flex", "bison", "bc", "libelf-dev", "libssl-dev", "xz-utils")
+"""Debian packages whose versions decide what is built."""
 # What nvidia.ko needs of a kernel, and what the proof's first program does: modules, PCI with MSI, ACPI, an initramfs
 # with a shell script, a serial console. No network, no disks, no graphics: that is two thirds of the compile. The IOMMU is
 # there for nvidia-uvm alone: it needs MMU_NOTIFIER, which has to be selected.

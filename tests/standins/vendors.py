@@ -10,8 +10,8 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -38,6 +38,8 @@ from pipeline.versions import DriverVersion
 from tests import recorded_upstream
 from tests.signed_archive import Key
 from tests.standins import driver, kernel, packing
+from tests.support.cache import Cache, code_of, versions_of
+from tests.support.digests import Part
 
 FEDORA_KERNEL = f"{kernel.VERSION}-200.fc44.x86_64"
 FLATCAR_KERNEL = f"{kernel.VERSION}-flatcar"
@@ -105,8 +107,6 @@ sources = ["data-centre"]
 arches = ["amd64"]
 """
 """What a test wishes of each source: one release, one architecture. ``{key}`` and the rest are for ``str.format``."""
-KEPT = "DRIVER_STANDINS"
-"""A folder that keeps the compiled kernels between runs, for who works on these tests; CI has none."""
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -138,12 +138,15 @@ class Vendors:
 
 
 @contextlib.contextmanager
-def vendors(work: Path, inputs: Inputs, held: Lock, version: str, recorded: Path, key: Key, out: Path) -> Iterator[Vendors]:
-    """Everything, built once: the kernels of ``out``, each packed as its vendor does, a toolchain's packages, two drivers.
+def vendors(
+    work: Path, cache: Cache, inputs: Inputs, held: Lock, version: str, recorded: Path, key: Key, out: Path
+) -> Iterator[Vendors]:
+    """Serve everything: the kernels of ``out``, each packed as its vendor does, a toolchain's packages, two drivers.
 
     ``held`` pins the Debian packages that driver ``version`` and the toolchain are made of; ``out`` is what ``kernels`` left.
     """
     builds = {release: kernel.found(out, release) for release in (FLATCAR_KERNEL, FEDORA_KERNEL, COREOS_KERNEL)}
+    pinned = held.driver(version, "amd64")
     with served(work / "www", recorded, key) as server:
         made = replace(server, kernels=builds)
         fedora_files(made, work / "fedora", key)
@@ -151,7 +154,20 @@ def vendors(work: Path, inputs: Inputs, held: Lock, version: str, recorded: Path
         kernel_org_files(made, out / TARBALL, key)
         container_linux_files(made, key)
         toolchain_files(made, work / "toolchain", key, held, inputs)
-        driver_files(made, work / "drivers", held.driver(version, "amd64"), inputs, recorded / GPUS)
+        serve_run_file(made, version, run_file(cache, pinned, inputs, recorded / GPUS))
+        serve_other_files(made, version, other_files(cache, pinned, inputs))
+        yield made
+
+
+@contextlib.contextmanager
+def flatcar_alone(
+    work: Path, cache: Cache, inputs: Inputs, held: Lock, version: str, recorded: Path, key: Key, out: Path
+) -> Iterator[Vendors]:
+    """Serve Flatcar's release and the driver's run file, and of the others their feeds."""
+    with served(work / "www", recorded, key) as server:
+        made = replace(server, kernels={FLATCAR_KERNEL: kernel.found(out, FLATCAR_KERNEL)})
+        flatcar_files(made, work / "flatcar", key)
+        serve_run_file(made, version, run_file(cache, held.driver(version, "amd64"), inputs, recorded / GPUS))
         yield made
 
 
@@ -176,29 +192,27 @@ def served(www: Path, recorded: Path, key: Key) -> Iterator[Vendors]:
             thread.join()
 
 
-def kernels(work: Path, inputs: Inputs) -> Path:
-    """A folder with the kernel under each of its names and its tarball; made, or as an earlier run left it in ``KEPT``."""
-    names = ("-flatcar", "-200.fc44.x86_64", "-coreos")
-    kept = os.environ.get(KEPT)
-    out = Path(kept) if kept else work / "kernels"
-    wanted = [out / TARBALL, *(out / (kernel.VERSION + name) / "devel/Module.symvers" for name in names)]
-    if not all(place.exists() for place in wanted):
-        source = File(
-            name="linux-source-6.1",
-            version="6.1.176-1",
-            sha256=kernel.SOURCE_SHA256,
-            size=kernel.SOURCE_SIZE,
-            trust="signed-index",
-            archive="debian",
-            path=kernel.SOURCE_PATH,
-        )
-        (work / "source").mkdir()
-        tree = kernel.unpack_source(inputs.path(source), work / "source")
-        out.mkdir(exist_ok=True)
-        kernel.tarball(tree, out / TARBALL)
-        kernel.build(tree, names, out)
-        shutil.rmtree(tree)
-    return out
+def kernels(cache: Cache, inputs: Inputs) -> Path:
+    """A folder with the kernel under each of its names and its tarball; out of the cache."""
+    source = File(
+        name="linux-source-6.1",
+        version="6.1.176-1",
+        sha256=kernel.SOURCE_SHA256,
+        size=kernel.SOURCE_SIZE,
+        trust="signed-index",
+        archive="debian",
+        path=kernel.SOURCE_PATH,
+    )
+
+    def make(folder: Path) -> None:
+        (folder / "source").mkdir()
+        tree = kernel.unpack_source(inputs.path(source), folder / "source")
+        kernel.tarball(tree, folder / TARBALL)
+        kernel.build(tree, ("-flatcar", "-200.fc44.x86_64", "-coreos"), folder)
+        shutil.rmtree(folder / "source")
+
+    parts: dict[str, Part] = {"source": source.sha256, "code": Path(kernel.__file__), "tools": versions_of(*kernel.TOOLS)}
+    return cache.entry("standin-kernels", parts, make)
 
 
 def feeds(recorded: Path) -> dict[str, bytes]:
@@ -243,7 +257,7 @@ def fedora_files(made: Vendors, work: Path, key: Key) -> None:
     version, revision, _ = split(FEDORA_KERNEL)
     devel, core = work / "devel", work / "core"
     (devel / "usr/src/kernels").mkdir(parents=True)
-    packing.run("cp", "-al", build.devel, devel / "usr/src/kernels" / FEDORA_KERNEL)
+    packing.run("cp", "-a", build.devel, devel / "usr/src/kernels" / FEDORA_KERNEL)
     home = core / "lib/modules" / FEDORA_KERNEL
     home.mkdir(parents=True)
     shutil.copyfile(build.vmlinuz, home / "vmlinuz")
@@ -269,32 +283,71 @@ def toolchain_files(made: Vendors, work: Path, key: Key, held: Lock, inputs: Inp
         shutil.copyfile(packing.signed_rpm(path, key.home, work / "signed"), made.place(url))
 
 
-def driver_files(made: Vendors, work: Path, pinned: Driver, inputs: Inputs, gpus: Path) -> None:
-    """A run file, the same driver as a redist archive, its Fabric Manager; and the run file of an older one."""
-    url = tesla_url(DriverVersion(pinned.version), "amd64")
-    sources = {"kernel-open": inputs.path(pinned.open[0]), "kernel": inputs.path(pinned.proprietary[0])}
-    userspace = [inputs.path(file) for file in pinned.userspace if file.name not in HEAVY_PACKAGES]
-    driver.run_file(pinned.version, sources, userspace, work, work / "new", gpus=gpus).rename(made.place(url))
-    driver.fabric_manager(pinned.version, work).rename(made.place(fabric_urls(DriverVersion(pinned.version), "amd64")[1]))
-    few = [inputs.path(file) for file in pinned.userspace if file.name in REDIST_PACKAGES]
-    archive = driver.redist_archive(pinned.version, sources, few, work, work / "redist")
-    place = made.place(f"{REDIST}/{redist_path(DriverVersion(pinned.version), 'amd64')}")
+RUN_FILE, FABRIC, REDIST_ARCHIVE, OLD_RUN_FILE = "driver.run", "fabric.tar.xz", "redist.tar.xz", "old.run"
+"""Names of the stand-ins of NVIDIA's files in the cache."""
+
+
+def run_file(cache: Cache, pinned: Driver, inputs: Inputs, gpus: Path) -> Path:
+    """A folder with ``RUN_FILE``, out of the cache."""
+
+    def make(folder: Path) -> None:
+        userspace = [inputs.path(file) for file in pinned.userspace if file.name not in HEAVY_PACKAGES]
+        sources = _sources(pinned, inputs)
+        driver.run_file(pinned.version, sources, userspace, folder, folder / "work", gpus=gpus).rename(folder / RUN_FILE)
+        shutil.rmtree(folder / "work")
+
+    return cache.entry("standin-run-file", {**_parts(pinned), "gpus": gpus}, make)
+
+
+def other_files(cache: Cache, pinned: Driver, inputs: Inputs) -> Path:
+    """A folder with the same driver as a redist archive, its Fabric Manager, and the run file of an older one."""
+
+    def make(folder: Path) -> None:
+        work = folder / "work"
+        driver.fabric_manager(pinned.version, folder).rename(folder / FABRIC)
+        few = [inputs.path(file) for file in pinned.userspace if file.name in REDIST_PACKAGES]
+        driver.redist_archive(pinned.version, _sources(pinned, inputs), few, folder, work / "redist").rename(
+            folder / REDIST_ARCHIVE
+        )
+        modules, *old = (inputs.path(file) for file in driver.old_packages())
+        driver.run_file(driver.OLD, {"kernel": modules}, old, folder, work / "old").rename(folder / OLD_RUN_FILE)
+        shutil.rmtree(work)
+
+    old = "".join(file.sha256 for file in driver.old_packages())
+    return cache.entry("standin-archives", {**_parts(pinned), "old": old}, make)
+
+
+def _sources(pinned: Driver, inputs: Inputs) -> dict[str, Path]:
+    return {"kernel-open": inputs.path(pinned.open[0]), "kernel": inputs.path(pinned.proprietary[0])}
+
+
+def _parts(pinned: Driver) -> dict[str, Part]:
+    """What decides a stand-in of a driver: its packages, the programs that pack it, this code."""
+    packages = " ".join(file.sha256 for file in (*pinned.open, *pinned.proprietary, *pinned.userspace))
+    code = code_of(driver, packing, sys.modules[__name__])
+    return {"packages": packages, "code": code, "tools": versions_of("makeself", "xz-utils", "gzip", "tar")}
+
+
+def serve_run_file(made: Vendors, version: str, kept: Path) -> None:
+    """Put the run file where NVIDIA's data-centre site has it."""
+    shutil.copyfile(kept / RUN_FILE, made.place(tesla_url(DriverVersion(version), "amd64")))
+
+
+def serve_other_files(made: Vendors, version: str, kept: Path) -> None:
+    """Put the Fabric Manager, the redist archive with its manifest, and the older driver with its sum where NVIDIA has them."""
+    number = DriverVersion(version)
+    shutil.copyfile(kept / FABRIC, made.place(fabric_urls(number, "amd64")[1]))
+    archive = kept / REDIST_ARCHIVE
+    shutil.copyfile(archive, made.place(f"{REDIST}/{redist_path(number, 'amd64')}"))
     said = {"sha256": hashlib.sha256(archive.read_bytes()).hexdigest(), "md5": "", "size": str(archive.stat().st_size)}
-    archive.rename(place)
-    entry = {"relative_path": redist_path(DriverVersion(pinned.version), "amd64"), **said}
-    manifest = {"release_date": "2025-01-01", "nvidia_driver": {"version": pinned.version, "linux-x86_64": entry}}
+    entry = {"relative_path": redist_path(number, "amd64"), **said}
+    manifest = {"release_date": "2025-01-01", "nvidia_driver": {"version": version, "linux-x86_64": entry}}
     made.place(redist_manifest_url(CUDA)).write_text(json.dumps(manifest))
-    old_driver(made, work, inputs)
-
-
-def old_driver(made: Vendors, work: Path, inputs: Inputs) -> None:
-    """A run file that the consumer site alone has, with its sum."""
-    modules, *old = (inputs.path(file) for file in driver.old_packages())
-    version = DriverVersion(driver.OLD)
-    place = made.place(xfree86_url(version, "amd64"))
-    driver.run_file(driver.OLD, {"kernel": modules}, old, work, work / "old").rename(place)
+    old = DriverVersion(driver.OLD)
+    place = made.place(xfree86_url(old, "amd64"))  # the consumer site alone has it
+    shutil.copyfile(kept / OLD_RUN_FILE, place)
     digest = hashlib.sha256(place.read_bytes()).hexdigest()
-    made.place(sha256sum_url(version, "amd64")).write_text(f"{digest}  {place.name}\n")
+    made.place(sha256sum_url(old, "amd64")).write_text(f"{digest}  {place.name}\n")
 
 
 def flatcar_files(made: Vendors, work: Path, key: Key) -> None:
@@ -302,7 +355,7 @@ def flatcar_files(made: Vendors, work: Path, key: Key) -> None:
     build = made.kernels[FLATCAR_KERNEL]
     home = work / "root/usr/lib/modules" / FLATCAR_KERNEL
     home.mkdir(parents=True)
-    packing.run("cp", "-al", build.devel, home / "build")
+    packing.run("cp", "-a", build.devel, home / "build")
     (home / "source").symlink_to("build")
     image = packing.disk_image(work / "root", work / "container.bin.x", megabytes=128)
     files = {
@@ -330,7 +383,7 @@ def container_linux_files(made: Vendors, key: Key) -> None:
 def kernel_org_files(made: Vendors, tarball: Path, key: Key) -> None:
     """The tarball, and the signed list of sums of its directory, with a line of another file as well."""
     folder = f"{pin_source.KERNEL_ORG}/v6.x"
-    os.link(tarball, made.place(f"{folder}/{TARBALL}"))
+    shutil.copyfile(tarball, made.place(f"{folder}/{TARBALL}"))
     with tarball.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     text = f"{'0' * 64}  linux-6.1.175.tar.xz\n{digest}  {TARBALL}\n"

@@ -39,7 +39,6 @@ from tests.standins.vendors import (
 )
 
 pytestmark = [
-    pytest.mark.budget("coreos"),
     pytest.mark.skipif(
         not packing.have("rpmbuild", "rpmsign", "mke2fs", "sfdisk", "bzip2", "makeself", "gpg", "gpgv"),
         reason="rpm, e2fsprogs, fdisk, bzip2, makeself or gnupg is not installed (./doit.sh test installs them)",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
+
+from pipeline.commands.test import AREAS
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.y*ml"))
@@ -33,23 +33,22 @@ def test_the_workflow_ci_runs_what_ci_run_does_and_nothing_else() -> None:
     assert not any("pytest" in step or "doit" in step for step in steps)
 
 
+def test_the_nightly_workflow_runs_every_area_whole_by_the_same_script() -> None:
+    (job,) = YAML(typ="safe").load((ROOT / ".github/workflows/nightly.yml").read_text())["jobs"].values()
+    assert job["strategy"]["matrix"]["area"] == list(AREAS)
+    assert job["steps"][-1] == {"run": 'bash .ci/run --full "$AREA"', "env": {"AREA": "${{ matrix.area }}"}}
+    assert job["strategy"]["fail-fast"] is False
+
+
+def test_ci_run_sees_debians_own_programs_alone() -> None:
+    assert "\nexport PATH=/usr/sbin:/usr/bin:/sbin:/bin #" in (ROOT / ".ci/run").read_text()
+
+
 def test_ci_run_is_the_one_test_command_and_leaves_nothing_running() -> None:
     path = ROOT / ".ci/run"
     assert path.stat().st_mode & stat.S_IXUSR
     lines = [line.strip() for line in path.read_text().splitlines() if "doit.sh" in line and not line.startswith("#")]
     assert lines == ["./doit.sh down || status=$((status ? status : $?))", './doit.sh test "$@" </dev/null']
-
-
-@pytest.mark.parametrize(("minutes", "ended"), [("", "2 passed"), ("60", "2 passed"), ("0", "1 passed, 1 skipped")])
-def test_an_end_to_end_test_that_would_begin_too_late_is_skipped_by_name_where_a_limit_is_set(
-    tmp_path: Path, minutes: str, ended: str
-) -> None:
-    (tmp_path / "test_two.py").write_text("import pytest\n@pytest.mark.e2e\ndef test_long(): pass\ndef test_short(): pass\n")
-    words = [sys.executable, "-m", "pytest", "-p", "tests.budgets", "-c", os.devnull, "--rootdir", str(tmp_path), "-rs"]
-    environ = {**os.environ, "DRIVER_TEST_MINUTES": minutes, "PYTHONPATH": str(ROOT)}
-    ran = subprocess.run([*words, "-p", "no:cacheprovider", tmp_path], capture_output=True, text=True, env=environ, check=True)
-    assert f"{ended} in" in ran.stdout or f"{ended}, " in ran.stdout, ran.stdout
-    assert ("0 minutes are over (DRIVER_TEST_MINUTES)" in ran.stdout) == ("skipped" in ended)
 
 
 def test_hooks_run_the_pinned_tools_and_download_nothing() -> None:

@@ -15,7 +15,6 @@ from tests.misbehaving_server import Answer, MisbehavingServer, html_page
 from tests.recorded_upstream import documents, good, mirrors, path_of, serve
 from tests.small_project import SmallProject
 
-pytestmark = pytest.mark.budget("discovery")
 WISHES = """
 [fedora-coreos]
 streams = ["stable"]

@@ -33,7 +33,6 @@ from tests.misbehaving_server import MisbehavingServer, cut, hangs_up, html_page
 from tests.recorded_upstream import ENDS, documents, good, mirrors, path_of, serve
 from tests.samples import wishes
 
-pytestmark = pytest.mark.budget("discovery")
 TODAY = datetime.date(2026, 11, 24)
 POLICY = """
 [fedora-coreos]

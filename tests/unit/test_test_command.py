@@ -1,0 +1,89 @@
+"""``doit test``: which words choose areas, which are pytest's, and what a run leaves to ``--full``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.commands.test import AREAS, FULL, WORKERS, pytest_words
+from pipeline.errors import UsageError
+from tests.checkout import ROOT
+
+SHARED = [*WORKERS, "--durations=20"]
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        ([], SHARED),
+        (["-x"], [*SHARED, "-x"]),
+        (["-k", "golden"], [*SHARED, "-k", "golden"]),
+        (["tests/unit"], ["tests/unit"]),
+        (["-k", "golden", "tests/unit"], ["-k", "golden", "tests/unit"]),
+        (["dodo.py::test_x"], ["dodo.py::test_x"]),
+        (["-n0"], ["-n0"]),
+        ([FULL], [*SHARED, FULL]),
+        ([FULL, "host"], [*SHARED, FULL, "--area", "host"]),
+        ([FULL, "host", "scale", "-x"], [*SHARED, FULL, "--area", "host", "--area", "scale", "-x"]),
+        ([FULL, "tests/e2e"], [FULL, "tests/e2e"]),
+    ],
+)
+def test_areas_are_chosen_and_other_words_are_pytests(words: list[str], given: list[str]) -> None:
+    assert pytest_words(words, ROOT) == given
+
+
+@pytest.mark.parametrize(
+    ("words", "named"), [([FULL, "hots"], "hots"), (["host"], "host"), (["tests/unit/test_no.py"], "test_no")]
+)
+def test_a_name_that_is_neither_area_nor_file_is_wrong_use(words: list[str], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        pytest_words(words, ROOT)
+
+
+MODULE = """
+import pytest
+pytestmark = [pytest.mark.e2e, pytest.mark.area("{area}")]
+def test_short(): pass
+@pytest.mark.full
+def test_long(): pass
+"""
+
+
+def run(folder: Path, *words: str) -> str:
+    """What pytest says of two modules of end-to-end tests and one of unit tests."""
+    for area in ("host", "scale"):
+        (folder / f"test_{area}.py").write_text(MODULE.format(area=area))
+    (folder / "test_unit.py").write_text("def test_unit(): pass\n")
+    markers = "[pytest]\nmarkers =\n  e2e: x\n  area: x\n  full: x\n  xdist_group: x\n"
+    (folder / "pytest.ini").write_text(markers)
+    command = [sys.executable, "-m", "pytest", "-p", "tests.support.areas", "-c", str(folder / "pytest.ini"), *words, str(folder)]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    done = subprocess.run([*command, "-p", "no:cacheprovider"], check=False, capture_output=True, text=True, env=environ)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "passed", "left"), [((), 3, 2), ((FULL,), 5, 0), ((FULL, "--area", "host"), 2, 3), (("--area", "scale"), 1, 4)]
+)
+def test_a_run_takes_the_tests_of_its_size_and_counts_the_others(
+    tmp_path: Path, words: tuple[str, ...], passed: int, left: int
+) -> None:
+    for workers in ((), ("-n", "1", "--dist", "loadgroup")):
+        said = run(tmp_path, *workers, *words)
+        assert f"{passed} passed" in said, said
+        assert (f"{left} tests are left to './doit.sh test --full'" in said) == (left > 0), said
+
+
+def test_a_test_of_an_area_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "test_other.py").write_text(MODULE.format(area="moon"))
+    assert "there is no area 'moon': one of " in run(tmp_path)
+
+
+def test_each_area_has_its_row_in_contributing() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for area in AREAS:
+        assert f"| `{area}` |" in text, area
