@@ -112,7 +112,7 @@ def test_runners_of_two_architectures_leave_one_index_under_each_name_they_share
         assert walk(registry)
         idle = second.doit()
         assert idle.returncode == 0
-        assert "2 pairs: 2 built" in idle.stderr
+        assert "2 of 2 pairs built" in idle.stderr
         assert "moves" not in idle.stderr
 
 

@@ -103,7 +103,7 @@ def test_kills_at_random_then_one_clean_run_give_the_digests_of_an_undisturbed_r
     left.mkdir()
     clean = project.doit()
     assert clean.returncode == 1, clean.stderr  # FAILS is an outcome
-    assert "7 built, 1 failed" in clean.stderr
+    assert "7 of 8 pairs built; 1 failed" in clean.stderr
     assert "Traceback" not in clean.stderr
     assert walk(place.registry()) > len(MANY)
     assert list((project.root / "build").glob(".[a-z]*")) == []
@@ -166,7 +166,7 @@ def test_a_login_that_expires_in_the_middle_ends_the_run_and_the_next_one_goes_o
         expired = False
         after = project.doit()
         assert after.returncode == 0, after.stderr
-        assert "2 built" in after.stderr
+        assert "2 of 2 pairs built" in after.stderr
 
 
 @pytest.mark.parametrize("where", ["registry", "archive"])
