@@ -40,6 +40,17 @@ def test_ci_run_is_the_one_test_command_and_leaves_nothing_running() -> None:
     assert lines == ["./doit.sh down || status=$((status ? status : $?))", './doit.sh test "$@" </dev/null']
 
 
+def test_ci_run_finds_nothing_that_was_installed_by_hand(tmp_path: Path) -> None:
+    """Were a newer Python first in PATH, what Debian's does not have would be found by users alone."""
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / ".ci/run").write_bytes((ROOT / ".ci/run").read_bytes())
+    (tmp_path / "doit.sh").write_text("#!/bin/sh\nenv | grep ^PATH=\n")
+    (tmp_path / "doit.sh").chmod(0o755)
+    environ = {**os.environ, "PATH": f"/usr/local/bin:{tmp_path}:{os.environ['PATH']}"}
+    ran = subprocess.run(["bash", tmp_path / ".ci/run"], capture_output=True, text=True, env=environ, check=True)
+    assert set(ran.stdout.splitlines()[:2]) == {"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
 @pytest.mark.parametrize(("minutes", "ended"), [("", "2 passed"), ("60", "2 passed"), ("0", "1 passed, 1 skipped")])
 def test_an_end_to_end_test_that_would_begin_too_late_is_skipped_by_name_where_a_limit_is_set(
     tmp_path: Path, minutes: str, ended: str
