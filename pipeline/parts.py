@@ -11,10 +11,8 @@ import os
 import tarfile
 import tempfile
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +21,7 @@ from .assemble import MANIFEST_TYPE, Image, Layer, Store, assemble, exported
 from .engine import LABEL, Engine
 from .errors import IntegrityError, PairFailed, RegistryError
 from .inputs import Inputs
+from .lazy import Locks, lazy
 from .pinned import Driver, Toolchain
 from .progress import Progress
 from .registry import Registry
@@ -55,7 +54,7 @@ class Workshop:
     """Where the closed network keeps a vendor's image, by its name."""
 
     def __post_init__(self) -> None:
-        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._locks = Locks()
         self._layers: dict[str, Layer] = {}
         self._ready: set[str] = set()
         self._proved: set[tuple[str, str]] = set()
@@ -65,7 +64,7 @@ class Workshop:
         self.in_use: set[str] = set()
         """The engine's names of what pairs at work have compiled and not yet pushed."""
 
-    @cached_property
+    @lazy
     def engine(self) -> Engine:
         """The container engine."""
         return self.open_engine()

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +18,7 @@ import msgspec
 from . import index as indexes
 from .errors import PipelineError, RegistryError, UsageError
 from .index import Index
+from .lazy import lazy
 from .signing import KEY_FILE, SIGNATURE_FILE, signer
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Published:
     def __init__(self, registry: Registry, *, present: bool) -> None:
         self._registry, self._present = registry, present
 
-    @cached_property
+    @lazy
     def labels(self) -> Mapping[str, str]:
         """The labels of the image; empty where there is none or it is none of ours."""
         with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
@@ -72,7 +72,7 @@ class Published:
             return dict(config["config"]["Labels"])
         return {}
 
-    @cached_property
+    @lazy
     def index(self) -> Index:
         """The document; an empty index where there is none or it cannot be read."""
         import tarfile
@@ -89,7 +89,7 @@ class Published:
                 raise
             return Index()
 
-    @cached_property
+    @lazy
     def _manifest(self) -> Any:
         """The manifest of the image; of several, which differ in their architecture alone, the first."""
         from .registry import INDEX_TYPES

@@ -8,7 +8,6 @@ from __future__ import annotations
 import tempfile
 import time
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +15,7 @@ from pipeline import boot, contexts, kernel_files, proof
 from pipeline.assemble import Layer
 from pipeline.build import MODULES, PROBES, unpack_layer
 from pipeline.errors import PairFailed
+from pipeline.lazy import lazy
 from pipeline.parts import Workshop
 from pipeline.pinned import Kind
 from pipeline.plan import Pair
@@ -41,7 +41,7 @@ class Bench:
     shop: Workshop
     scratch: Path
 
-    @cached_property
+    @lazy
     def base(self) -> Path:
         """The image's runtime base, unpacked: its shell and insmod are the first program of the virtual machine."""
         shop = self.shop

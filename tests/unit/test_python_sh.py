@@ -29,7 +29,7 @@ def python(place: Path, before: str = "") -> Path:
 
 def find(system: Path, folder: Path) -> tuple[int, str, str]:
     """Status, the one that was found, and what was said, with ``folder`` before all others that PATH has."""
-    words = ["/bin/bash", "-euc", FIND, "bash", ROOT, system]
+    words = ["/bin/bash", "-euc", FIND, "bash", str(ROOT), str(system)]
     done = subprocess.run(words, env={"PATH": str(folder)}, capture_output=True, text=True)
     return done.returncode, done.stdout.strip(), done.stderr
 
