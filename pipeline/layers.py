@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from .errors import DiskError, IntegrityError
 from .limits import MAX_UNPACKED
@@ -17,7 +18,12 @@ from .unpacking import HINT, Entry, damaged, from_tar, put, unpacked, within
 def entries(blob: Path, what: str, limit: int = MAX_UNPACKED) -> Iterator[Entry]:
     """What the layer at ``blob`` holds, in its order. Raises IntegrityError where it is not what a layer may be."""
     with _advised(blob), blob.open("rb") as file:
-        yield from damaged(what, _once(within(from_tar(unpacked(file, what, limit), what), limit, what), what))
+        yield from read(file, what, limit)
+
+
+def read(file: IO[bytes], what: str, limit: int) -> Iterator[Entry]:
+    """The same of an open one."""
+    return damaged(what, _once(within(from_tar(unpacked(file, what, limit), what), limit, what), what))
 
 
 def unpack(blob: Path, dest: Path, what: str, limit: int = MAX_UNPACKED) -> None:

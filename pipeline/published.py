@@ -35,6 +35,7 @@ DOCUMENT_LABEL: Final = "io.coreos-nvidia.document"
 SIGNER_LABEL: Final = "io.coreos-nvidia.signed-by"
 """``key_id`` of the key that signed ``/index.json``; no such label where nobody did."""
 MAX_BYTES: Final = 256 << 20
+"""Of the layer, packed and unpacked: a few KB can stand for gigabytes, and whoever may push chose them."""
 
 
 def digest(document: bytes) -> str:
@@ -75,14 +76,15 @@ class Published:
     @lazy
     def index(self) -> Index:
         """The document; an empty index where there is none or it cannot be read."""
-        import tarfile
+        from . import layers
 
         try:
             data = self._registry.blob(self._manifest["layers"][0]["digest"], max_bytes=MAX_BYTES)
-            with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
-                held = tar.extractfile("index.json")
-                return indexes.parse(held.read() if held else b"", self._registry.reference(INDEX_TAG))
-        except (ValueError, LookupError, TypeError, tarfile.TarError, OSError, EOFError):
+            name = self._registry.reference(INDEX_TAG)
+            held = (entry for entry in layers.read(io.BytesIO(data), name, MAX_BYTES) if entry.name == "index.json")
+            document = next((entry.data.read() for entry in held if entry.data is not None), b"")
+            return indexes.parse(document, name)
+        except (ValueError, LookupError, TypeError):
             return Index()
         except PipelineError as error:
             if isinstance(error, RegistryError):

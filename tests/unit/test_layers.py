@@ -6,18 +6,23 @@ import gzip
 import io
 import os
 import tarfile
+import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.assemble import Layer, Store, exported, tree
+from pipeline import index as indexes
+from pipeline.assemble import MANIFEST_TYPE, Layer, Store, exported, tree
 from pipeline.build import unpack_layer
 from pipeline.errors import DiskError, IntegrityError, PairFailed
+from pipeline.index import Index
 from pipeline.inputs import Inputs
 from pipeline.layers import entries, unpack
 from pipeline.parts import Workshop
+from pipeline.published import Published
+from pipeline.registry import Manifest
 from tests import samples
 
 FILE, LINK, HARD, FOLDER = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE
@@ -300,3 +305,51 @@ def test_entries_of_a_layer_come_with_their_bytes(place: Path) -> None:
         for entry in entries(of([("a", FILE, "x"), ("b", LINK, "a")], place), "l")
     }
     assert found == {"a": b"x", "b": None}
+
+
+class Held:
+    """A registry that has one index image, with the layer that it was given."""
+
+    def __init__(self, layer: bytes) -> None:
+        self.layer = layer
+
+    def manifest(self, ref: str) -> Manifest:
+        return Manifest(b'{"layers": [{"digest": "the layer"}]}', MANIFEST_TYPE, "sha256:0")
+
+    def blob(self, digest: str, max_bytes: int = 0) -> bytes:
+        return self.layer
+
+    def reference(self, ref: str) -> str:
+        return f"localhost:1/driver:{ref}"
+
+
+def index_in(layer: bytes) -> Index:
+    registry: Any = Held(layer)
+    return Published(registry, present=True).index
+
+
+def test_the_index_of_a_registry_is_read_by_the_same_reader() -> None:
+    document = indexes.dump(Index(generated="2026-11-29T00:00:00Z"))
+    packed = gzip.compress(tar_of(("a", FILE, "before"), ("index.json", FILE, document.decode())))
+    assert index_in(packed).generated == "2026-11-29T00:00:00Z"
+
+
+@pytest.mark.parametrize("cut", [1, 50, -20])
+def test_an_index_that_is_cut_off_or_no_archive_is_an_empty_one(cut: int) -> None:
+    packed = gzip.compress(tar_of(("index.json", FILE, os.urandom(2000).hex())))
+    assert index_in(packed[:cut]) == Index()
+    assert index_in(b"\x1f\x8b\x08" + os.urandom(100)) == Index()
+    assert index_in(gzip.compress(tar_of(("index.json", LINK, "/etc/passwd")))) == Index()
+
+
+def test_an_index_that_unpacks_to_gigabytes_is_an_empty_one_and_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.published.MAX_BYTES", 1 << 20)
+    info = tarfile.TarInfo("index.json")
+    info.size = 64 << 20
+    packed = gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(64 << 20))
+    tracemalloc.start()
+    try:
+        assert index_in(packed) == Index()
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
