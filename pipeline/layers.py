@@ -5,6 +5,7 @@ No name and no link leaves the tree, nothing is written through a link, there is
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,7 @@ def unpack(blob: Path, dest: Path, what: str, limit: int = MAX_UNPACKED) -> None
         dest.mkdir(parents=True, exist_ok=True)
         for entry in entries(blob, what, limit):
             with _advised(blob):
-                put(entry, dest, what)
+                _put(entry, dest, what)
     except OSError as error:
         raise DiskError(f"{error.filename or dest}: {error.strerror or error}", hint="free some disk space") from error
 
@@ -48,6 +49,15 @@ def _advised(blob: Path) -> Iterator[None]:
     except IntegrityError as error:
         hint = f"delete {blob} and, if it was pulled, the image with that layer in the registry, and run again"
         raise IntegrityError(error.message, hint=hint if error.hint == HINT else error.hint) from error
+
+
+def _put(entry: Entry, dest: Path, what: str) -> None:
+    try:
+        put(entry, dest, what)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise IntegrityError(f"{what} holds '{entry.name[:60]}…', too long a name", hint=HINT) from error
 
 
 def _once(found: Iterable[Entry], what: str) -> Iterator[Entry]:

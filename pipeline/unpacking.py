@@ -32,6 +32,8 @@ from .tar_headers import Info
 HINT: Final = "it is damaged or made to be: nothing of it is kept; fetch it again"
 DAMAGE: Final = (tarfile.TarError, lzma.LZMAError, zstandard.ZstdError, zlib.error, EOFError, struct.error)
 """What decoders raise for bytes that are not what they should be (bz2 raises OSError and ValueError)."""
+MAX_DEPTH: Final = 100
+"""Parts of one name. Kernel trees have 15; who makes and removes folders goes down by recursion, which ends at about 1000."""
 _BLOCK: Final = 1 << 20
 _MAGICS: Final = ((b"\x1f\x8b", "gz"), (b"\xfd7zXZ\0", "xz"), (b"BZh", "bz2"), (b"\x28\xb5\x2f\xfd", "zst"))
 
@@ -152,6 +154,8 @@ def inside(name: str, what: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or "\0" in name:
         raise IntegrityError(f"{what} holds the name '{name}', which leaves the tree", hint=HINT)
+    if len(parts) > MAX_DEPTH:
+        raise IntegrityError(f"{what} holds '{name[:60]}…', a name of {len(parts)} folders", hint=HINT)
     return "/".join(parts)
 
 

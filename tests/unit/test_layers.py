@@ -98,6 +98,8 @@ UP = "../../outside/victim"
         pytest.param([("x", FOLDER, ""), ("x/", FOLDER, "")], "'x' twice", id="a folder twice"),
         pytest.param([("x", FILE, "a"), ("x/y", FILE, "b")], "'x/y'", id="a file below a file"),
         pytest.param([("x/y", FILE, "a"), ("x", FILE, "b")], "'x' twice", id="a file over a folder"),
+        pytest.param([("d/" * 101, FOLDER, "")], "'d/d/", id="a name that is too deep"),
+        pytest.param([("x", HARD, "d/" * 1500 + "x")], "'d/d/", id="a hard link's name that is too deep"),
         pytest.param([("x", LINK, "")], "'x' to ''", id="a link to nothing"),
     ],
 )
@@ -248,9 +250,16 @@ def test_what_is_no_layer_is_refused_in_one_line(data: bytes, place: Path) -> No
         unpack(blob, place, "a layer")
 
 
-def test_a_name_that_no_disk_takes_is_said_in_one_line(place: Path) -> None:
-    with pytest.raises(DiskError, match="File name too long"):
-        unpack(of([("n" * 300, FILE, "")], place), place, "a layer")
+@pytest.mark.parametrize("member", [("n" * 300, FILE, ""), ("n", LINK, "t/" * 2100)])
+def test_a_name_that_no_disk_takes_is_said_in_one_line(member: Member, place: Path) -> None:
+    with pytest.raises(IntegrityError, match=r"^a layer holds 'n+…', too long a name: delete "):
+        unpack(of([member], place), place, "a layer")
+
+
+def test_a_disk_that_does_not_take_a_file_is_no_fault_of_the_layer(place: Path) -> None:
+    place.parent.write_text("in the way")
+    with pytest.raises(DiskError, match="free some disk space"):
+        unpack(of([("x", FILE, "")], place), place, "a layer")
 
 
 def shop_in(root: Path, data: bytes) -> tuple[Workshop, Layer]:
