@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from .errors import UsageError
+from .lazy import lazy
 from .wanted import Wanted
 
 _BASE: Final = re.compile(r"https?://[A-Za-z0-9.\[\]:@%_~+-]+(/[A-Za-z0-9._~+%-]+)*/?")
@@ -56,7 +56,7 @@ class Archives:
             for base in found:
                 _checked(base, name)
 
-    @cached_property
+    @lazy
     def _told(self) -> dict[str, tuple[str, ...]]:
         told: dict[str, tuple[str, ...]] = {}
         for item in self._environ.get("DRIVER_ARCHIVES", "").split():
@@ -66,7 +66,7 @@ class Archives:
             told[name] = (*told.get(name, ()), base)
         return told
 
-    @cached_property
+    @lazy
     def _apts(self) -> dict[str, tuple[str, ...]]:
         """The machine's own sources; an address belongs to the archive that its path ends with."""
         found: dict[str, tuple[str, ...]] = {}

@@ -21,6 +21,7 @@ from . import index as indexes
 from .assemble import MANIFEST_TYPE, Image, Layer, assemble, exported, merged, tree
 from .errors import PairFailed
 from .index import Bytes, Entry, Missing, Seconds, entry_of
+from .layers import unpack
 from .parts import Workshop
 from .pinned import Kind
 from .plan import Pair
@@ -223,10 +224,9 @@ def prove(pair: Pair, kinds: list[Kind], layers: Mapping[str, Layer], shop: Work
 
 
 def unpack_layer(shop: Workshop, layer: Layer, destination: Path) -> None:
-    """The files of a layer below ``destination``."""
-    destination.mkdir(parents=True, exist_ok=True)
-    with shop.store.open(shop.local(layer)) as tar:
-        tar.extractall(destination, filter="tar")  # our own layer, made of checked entries
+    """The files of a layer below ``destination``. Raises IntegrityError for one that no honest builder made."""
+    blob = shop.store.blob(shop.local(layer).digest)
+    unpack(blob, destination, f"layer {layer.digest[:19]}", shop.inputs.max_unpacked)
 
 
 def _failed(work: _Work, error: PairFailed, shop: Workshop) -> Entry:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -19,6 +18,7 @@ from msgspec import Meta, Struct, field
 
 from . import family_names
 from .errors import BadFileError, PipelineError
+from .lazy import lazy
 from .pinned import KINDS, SAYING, Kind, Line, Os, Sha256
 from .versions import VersionRange, within
 
@@ -104,7 +104,7 @@ class Compat(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict
     rules: tuple[Rule, ...] = field(name="rule", default=())
     patches: tuple[Patch, ...] = field(name="patch", default=())
 
-    @cached_property
+    @lazy
     def _relevant(self) -> dict[tuple[str, Kind, Os, str | None], tuple[tuple[Rule, ...], tuple[Patch, ...]]]:
         return {}
 

@@ -12,7 +12,6 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +21,7 @@ from . import index as indexes
 from .aside import aside
 from .errors import PipelineError, RegistryError, one_line
 from .index import Bytes, Entry, Index, Outcome, entry_of
+from .lazy import lazy
 from .lock import write
 from .plan import Pair, Plan
 from .published import BASIS_LABEL, DOCUMENT_LABEL, INDEX_TAG, SERIAL_LABEL, Published, basis, digest, push
@@ -53,7 +53,7 @@ class Ledger:
         """Begin to list the registry's tags, so that it does that while the caller reads its own files."""
         self._asked = aside(self.registry.tags)
 
-    @cached_property
+    @lazy
     def tags(self) -> set[str]:
         """Every tag of the repository."""
         asked, self._asked = self._asked or aside(self.registry.tags), None
@@ -63,7 +63,7 @@ class Ledger:
             print(f"doit: waiting for {self.registry.host} to list the tags of {self.registry.repository}", file=sys.stderr)
         return set(asked.result())
 
-    @cached_property
+    @lazy
     def _image(self) -> Published:
         return Published(self.registry, present=INDEX_TAG in self.tags)
 
@@ -86,7 +86,7 @@ class Ledger:
         """True where the published index has these very bytes."""
         return self._image.labels.get(DOCUMENT_LABEL) == digest(document)
 
-    @cached_property
+    @lazy
     def _known(self) -> dict[tuple[str, str, str, str, str], Entry]:
         return self.published.by_key()
 

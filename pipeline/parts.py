@@ -11,18 +11,17 @@ import os
 import tarfile
 import tempfile
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from . import boot, contexts, proof
+from . import boot, contexts, layers, proof
 from .assemble import MANIFEST_TYPE, Image, Layer, Store, assemble, exported
 from .engine import LABEL, Engine
-from .errors import PairFailed, RegistryError
+from .errors import IntegrityError, PairFailed, RegistryError
 from .inputs import Inputs
+from .lazy import Locks, lazy
 from .pinned import Driver, Toolchain
 from .progress import Progress
 from .registry import Registry
@@ -33,6 +32,9 @@ from .wording import counted
 
 MAX_LOG: Final = 64 << 20
 """Letters of one log; what a step says beyond them is not kept."""
+MAX_SPEAKING: Final = 1 << 30
+"""Bytes of a userspace that are held in memory at once, for what they say of their version. An honest one has 200 MB."""
+_NOT_OURS: Final = "no driver has so much: delete that image in the registry and its layer below build/layers, and run again"
 
 
 @dataclass
@@ -52,7 +54,7 @@ class Workshop:
     """Where the closed network keeps a vendor's image, by its name."""
 
     def __post_init__(self) -> None:
-        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._locks = Locks()
         self._layers: dict[str, Layer] = {}
         self._ready: set[str] = set()
         self._proved: set[tuple[str, str]] = set()
@@ -62,7 +64,7 @@ class Workshop:
         self.in_use: set[str] = set()
         """The engine's names of what pairs at work have compiled and not yet pushed."""
 
-    @cached_property
+    @lazy
     def engine(self) -> Engine:
         """The container engine."""
         return self.open_engine()
@@ -194,13 +196,15 @@ class Workshop:
     def _prove_userspace(self, layer: Layer, driver: Driver) -> None:
         kept: dict[str, bytes] = {}
         names: list[str] = []
-        with self.store.open(layer) as tar:
-            for member in tar:
-                names.append(member.name)
-                if member.isreg() and member.name.rpartition("/")[2].startswith(proof.SPEAKING):
-                    data = tar.extractfile(member)
-                    kept[member.name] = data.read() if data else b""
-        proof.prove_userspace(names, driver=driver.version, read=kept.__getitem__)
+        room = MAX_SPEAKING
+        what, limit = f"layer {layer.digest[:19]}", self.inputs.max_unpacked
+        for entry in layers.entries(self.store.blob(layer.digest), what, limit):
+            names.append(entry.name)
+            if entry.data is not None and entry.name.rpartition("/")[2].startswith(proof.SPEAKING):
+                if (room := room - entry.size) < 0:
+                    raise IntegrityError(f"{what} has no room for '{entry.name}' of {entry.size} bytes", hint=_NOT_OURS)
+                kept[entry.name] = entry.data.read()
+        proof.prove_userspace(names, driver=driver.version, read=lambda name: kept.get(name, b""))
 
     def local(self, layer: Layer) -> Layer:
         """``layer`` with its blob in the store; fetched from the registry where it lies only there."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
+
+from .lazy import lazy
 
 Kind = Literal["open", "proprietary"]
 Arch = Literal["amd64", "arm64"]
@@ -102,7 +103,7 @@ class Toolchain(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     runs_on: Arch | None = None
     """What its programs are for, where that is not ``arch``: then it holds a cross compiler."""
 
-    @cached_property
+    @lazy
     def gcc(self) -> str | None:
         """The upstream version of its compiler, ``12.2.0``; None where no package ``gcc-<n>``, or RPM ``gcc``, is pinned."""
         triple = re.escape(f"-{TRIPLES[self.arch]}") if self.crosses else ""
@@ -166,12 +167,12 @@ class Kernel(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     form: Form = "debs"
     stale: bool = False
 
-    @cached_property
+    @lazy
     def headers_digest(self) -> str:
         """Sha256 over the sha256 of each headers file: two builds of one kernel string differ in it."""
         return hashlib.sha256("".join(sorted(f.sha256 for f in self.headers)).encode()).hexdigest()
 
-    @cached_property
+    @lazy
     def key(self) -> str:
         """``<os>/<arch>:<kernel>``."""
         return f"{self.os}/{self.arch}:{self.kernel}"
@@ -242,15 +243,15 @@ class Lock(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, 
     pending: tuple[Pending, ...] = ()
     pending_drivers: tuple[PendingDriver, ...] = ()
 
-    @cached_property
+    @lazy
     def _toolchains(self) -> dict[tuple[str, str], Toolchain]:
         return {(t.name, t.arch): t for t in self.toolchains}
 
-    @cached_property
+    @lazy
     def _drivers(self) -> dict[tuple[str, str], Driver]:
         return {(d.version, d.arch): d for d in self.drivers}
 
-    @cached_property
+    @lazy
     def _bases(self) -> dict[str, Base]:
         return {b.arch: b for b in self.bases}
 

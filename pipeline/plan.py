@@ -6,11 +6,12 @@ import fnmatch
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 from . import compat
 from .compat import Compat, Patch, Verdict
 from .errors import UsageError
+from .lazy import lazy
 from .lock import qualified_tags
 from .pinned import Driver, Kernel, Kind, Lock
 from .render import Renderer, recommended, required_kinds
@@ -49,14 +50,14 @@ class Pair:
     siblings: Callable[[], tuple[Pair, ...]] = tuple
     """Pairs of other architectures that have a name in common with it; excluded ones are none."""
 
-    @cached_property
+    @lazy
     def rendered(self) -> Rendered:
         """The image's Dockerfile. Its digest is the recipe: what is built is what was asked about."""
         made = self.renderer.image(self.kernel, self.driver, self.id, self.kinds, self.patches)
         assert made.recipe == self.recipe, f"{self.id}: {made.recipe} is not {self.recipe}"
         return made
 
-    @cached_property
+    @lazy
     def recipe(self) -> str:
         """Sha256 over all that decides the image's content: that of the Dockerfile's text."""
         return self.renderer.recipe(self.kernel, self.driver, self.id, self.kinds, self.patches)
@@ -71,13 +72,13 @@ class Pair:
         """The immutable tag of a failure."""
         return f"failed-{self.recipe[:16]}"
 
-    @cached_property
+    @lazy
     def tags(self) -> tuple[str, ...]:
         """Names that belong to this pair alone: the plain one and the GPU Operator's form for each release."""
         plain = [f"{tag_text(self.kernel.kernel)}-{self.driver.version}"] if self.plain else []
         return (*plain, *qualified_tags(self.kernel, self.driver.version))
 
-    @cached_property
+    @lazy
     def aliases(self) -> tuple[str, ...]:
         """The same with the branch instead of the version; the newest built driver of the branch owns them."""
         branch = DriverVersion(self.driver.version).branch
@@ -99,12 +100,12 @@ class Plan:
 
         self._made: dict[str, Pair] = {}
 
-    @cached_property
+    @lazy
     def pairs(self) -> tuple[Pair, ...]:
         """All of them; excluded ones too."""
         return tuple(map(self._pair, self._named))
 
-    @cached_property
+    @lazy
     def _named(self) -> dict[str, tuple[Kernel, Driver, bool]]:
         """Of each pair's id: kernel, driver, and whether that build of the kernel owns the plain tag. Held against no rule."""
         builds: dict[tuple[str, str, str], list[Kernel]] = {}
@@ -123,9 +124,9 @@ class Plan:
 
     def _pair(self, name: str) -> Pair:
         """The pair of that id, made once: a run over one of thousands makes one."""
-        if name not in self._made:
-            self._made[name] = self._make(name, *self._named[name])
-        return self._made[name]
+        if made := self._made.get(name):
+            return made
+        return self._made.setdefault(name, self._make(name, *self._named[name]))
 
     def _make(self, name: str, kernel: Kernel, driver: Driver, plain: bool) -> Pair:
         chosen = kinds_of(self.wanted, driver)
@@ -151,7 +152,7 @@ class Plan:
             siblings=partial(self._siblings, name),
         )
 
-    @cached_property
+    @lazy
     def _namesakes(self) -> dict[tuple[str, str], list[str]]:
         """Ids of pairs by kernel string and driver, where more than one architecture has them."""
         if len({kernel.arch for kernel in self.lock.kernels}) < 2:

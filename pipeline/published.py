@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +18,7 @@ import msgspec
 from . import index as indexes
 from .errors import PipelineError, RegistryError, UsageError
 from .index import Index
+from .lazy import lazy
 from .signing import KEY_FILE, SIGNATURE_FILE, signer
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ DOCUMENT_LABEL: Final = "io.coreos-nvidia.document"
 SIGNER_LABEL: Final = "io.coreos-nvidia.signed-by"
 """``key_id`` of the key that signed ``/index.json``; no such label where nobody did."""
 MAX_BYTES: Final = 256 << 20
+"""Of the layer, packed and unpacked: a few KB can stand for gigabytes, and whoever may push chose them."""
 
 
 def digest(document: bytes) -> str:
@@ -64,7 +65,7 @@ class Published:
     def __init__(self, registry: Registry, *, present: bool) -> None:
         self._registry, self._present = registry, present
 
-    @cached_property
+    @lazy
     def labels(self) -> Mapping[str, str]:
         """The labels of the image; empty where there is none or it is none of ours."""
         with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
@@ -72,24 +73,25 @@ class Published:
             return dict(config["config"]["Labels"])
         return {}
 
-    @cached_property
+    @lazy
     def index(self) -> Index:
         """The document; an empty index where there is none or it cannot be read."""
-        import tarfile
+        from . import layers
 
         try:
             data = self._registry.blob(self._manifest["layers"][0]["digest"], max_bytes=MAX_BYTES)
-            with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
-                held = tar.extractfile("index.json")
-                return indexes.parse(held.read() if held else b"", self._registry.reference(INDEX_TAG))
-        except (ValueError, LookupError, TypeError, tarfile.TarError, OSError, EOFError):
+            name = self._registry.reference(INDEX_TAG)
+            held = (entry for entry in layers.read(io.BytesIO(data), name, MAX_BYTES) if entry.name == "index.json")
+            document = next((entry.data.read() for entry in held if entry.data is not None), b"")
+            return indexes.parse(document, name)
+        except (ValueError, LookupError, TypeError):
             return Index()
         except PipelineError as error:
             if isinstance(error, RegistryError):
                 raise
             return Index()
 
-    @cached_property
+    @lazy
     def _manifest(self) -> Any:
         """The manifest of the image; of several, which differ in their architecture alone, the first."""
         from .registry import INDEX_TYPES

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -18,6 +17,7 @@ from .applets import APPLETS
 from .compat import PATCHES, Patch
 from .dates import date_of, epoch_of
 from .errors import BadFileError
+from .lazy import lazy
 from .pinned import TRIPLES, Base, Driver, File, Form, Kernel, Kind, Lock, Toolchain
 from .rendered import LocalFile, Rendered
 from .skeleton import Hole, Looked, Skeleton, StandIn
@@ -102,7 +102,7 @@ class Renderer:
         self._templates: dict[str, jinja2.Template] = {}
         self._skeletons: dict[object, Skeleton | None] = {}
 
-    @cached_property
+    @lazy
     def program(self) -> tuple[LocalFile, ...]:
         """The host program's files, read once."""
         return program_files()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
+from .lazy import lazy
 from .pinned import File
 from .tree import Tree
 
@@ -27,7 +27,7 @@ class Rendered:
     trees: tuple[Tree, ...] = ()
     """Tars that are made of pinned archives and lie at the context's top."""
 
-    @cached_property
+    @lazy
     def recipe(self) -> str:
         """Sha256 of the text, 64 hex digits."""
         return hashlib.sha256(self.text.encode()).hexdigest()

@@ -12,8 +12,6 @@ import io
 import os
 import posixpath
 import tempfile
-import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final, cast
@@ -21,6 +19,7 @@ from typing import IO, Final, cast
 from . import disk_image, redist, rpms, runfile, userspace, vmlinux
 from .errors import IntegrityError, PairFailed
 from .inputs import Inputs
+from .lazy import Locks
 from .limits import MAX_UNPACKED
 from .tree import Make, Tree, is_tarball
 from .unpacking import HINT, Entry, from_tar, relative, renamed, to_tar, unpacked, within
@@ -28,7 +27,7 @@ from .unpacking import HINT, Entry, from_tar, relative, renamed, to_tar, unpacke
 CACHE: Final = Path("build/trees")
 KEEP: Final = 16
 """How many trees stay, those last used: a kernel's has about 100 MB, and pairs of one kernel come one after another."""
-_making: Final[defaultdict[str, threading.Lock]] = defaultdict(threading.Lock)
+_making: Final = Locks()
 
 
 def lay(tree: Tree, cache: Path, inputs: Inputs, limit: int = MAX_UNPACKED) -> Path:

@@ -27,10 +27,13 @@ import zstandard
 
 from .errors import DiskError, IntegrityError
 from .limits import MAX_UNPACKED
+from .tar_headers import Info
 
 HINT: Final = "it is damaged or made to be: nothing of it is kept; fetch it again"
 DAMAGE: Final = (tarfile.TarError, lzma.LZMAError, zstandard.ZstdError, zlib.error, EOFError, struct.error)
 """What decoders raise for bytes that are not what they should be (bz2 raises OSError and ValueError)."""
+MAX_DEPTH: Final = 100
+"""Parts of one name. Kernel trees have 15; who makes and removes folders goes down by recursion, which ends at about 1000."""
 _BLOCK: Final = 1 << 20
 _MAGICS: Final = ((b"\x1f\x8b", "gz"), (b"\xfd7zXZ\0", "xz"), (b"BZh", "bz2"), (b"\x28\xb5\x2f\xfd", "zst"))
 
@@ -151,23 +154,29 @@ def inside(name: str, what: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or "\0" in name:
         raise IntegrityError(f"{what} holds the name '{name}', which leaves the tree", hint=HINT)
+    if len(parts) > MAX_DEPTH:
+        raise IntegrityError(f"{what} holds '{name[:60]}…', a name of {len(parts)} folders", hint=HINT)
     return "/".join(parts)
 
 
 def relative(name: str, target: str, what: str) -> str:
     """A link's text as one that holds under any root. Raises IntegrityError where it climbs out of the archive's root."""
     folder = posixpath.dirname(name)
+    if not target or "\0" in target:
+        raise IntegrityError(f"{what} links '{name}' to '{target}', which is no name", hint=HINT)
     if target.startswith("/"):
         return posixpath.relpath(posixpath.normpath("/" + target.lstrip("/")), "/" + folder)
     if posixpath.normpath(f"{folder}/{target}" if folder else target).split("/")[0] == "..":
         raise IntegrityError(f"{what} links '{name}' to '{target}', outside the tree", hint=HINT)
-    return target
+    # A way up after a way down may follow another link first, and lead out then: it is kept as where the text leads.
+    plain = posixpath.normpath(target)
+    return target if plain.split("/").count("..") == target.split("/").count("..") else plain
 
 
 def from_tar(stream: IO[bytes], what: str) -> Iterator[Entry]:
     """The entries of a plain tar. Raises IntegrityError for what is none, for devices, and for names that leave it."""
     try:
-        with tarfile.open(fileobj=stream, mode="r|") as tar:
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=Info) as tar:
             for info in tar:
                 if not (name := inside(info.name, what)):
                     continue
@@ -297,33 +306,43 @@ def to_directory(entries: Iterable[Entry], dest: Path, what: str, select: Callab
     dest.parent.mkdir(parents=True, exist_ok=True)
     with _scratch(dest, directory=True) as root:
         for entry in entries:
-            if not select(entry.name):
-                continue
-            place = root / entry.name
-            for parent in reversed(place.relative_to(root).parents[:-1]):
-                if (root / parent).is_symlink() or ((root / parent).exists() and not (root / parent).is_dir()):
-                    raise IntegrityError(f"{what} holds '{entry.name}' below something that is no directory", hint=HINT)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if entry.kind == "directory":
-                if place.is_symlink() or (place.exists() and not place.is_dir()):
-                    raise IntegrityError(f"{what} holds '{entry.name}' twice", hint=HINT)
-                place.mkdir(exist_ok=True)
-                continue
-            if place.is_symlink() or place.is_file():
-                place.unlink()
-            elif place.exists():
-                raise IntegrityError(f"{what} holds '{entry.name}' twice", hint=HINT)
-            if entry.kind == "link":
-                place.symlink_to(entry.target)
-            elif entry.kind == "hardlink":
-                source = root / entry.target
-                if source.is_symlink() or not source.is_file() or not source.resolve().is_relative_to(root.resolve()):
-                    raise IntegrityError(f"{what} links '{entry.name}' to '{entry.target}', which it does not hold", hint=HINT)
-                os.link(source, place)
-            else:
-                assert entry.data is not None
-                with place.open("wb") as out:
-                    shutil.copyfileobj(entry.data, out, _BLOCK)
-                place.chmod(entry.mode & 0o777 | 0o600)
+            if select(entry.name):
+                put(entry, root, what)
         os.replace(root, dest)
     return dest
+
+
+def put(entry: Entry, root: Path, what: str) -> None:
+    """Write ``entry`` below ``root``: never through a link, neither to where it lies nor to what a hard link names.
+
+    It replaces a file or link of its name, and nobody but its owner may write to it. Raises IntegrityError, or OSError.
+    """
+    place = root / entry.name
+    for parent in reversed(place.relative_to(root).parents[:-1]):
+        if (root / parent).is_symlink() or ((root / parent).exists() and not (root / parent).is_dir()):
+            raise IntegrityError(f"{what} holds '{entry.name}' below something that is no directory", hint=HINT)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if entry.kind == "directory":
+        if place.is_symlink() or (place.exists() and not place.is_dir()):
+            raise IntegrityError(f"{what} holds '{entry.name}' twice", hint=HINT)
+        place.mkdir(exist_ok=True)
+        place.chmod(entry.mode & 0o755 | 0o700)
+        return
+    source = root / entry.target
+    if entry.kind == "hardlink" and (
+        os.path.realpath(source) != f"{os.path.realpath(root)}/{entry.target}" or not source.is_file()
+    ):
+        raise IntegrityError(f"{what} links '{entry.name}' to '{entry.target}', which it does not hold", hint=HINT)
+    if place.is_symlink() or place.is_file():
+        place.unlink()
+    elif place.exists():
+        raise IntegrityError(f"{what} holds '{entry.name}' twice", hint=HINT)
+    if entry.kind == "link":
+        place.symlink_to(entry.target)
+    elif entry.kind == "hardlink":
+        os.link(source, place)
+    else:
+        assert entry.data is not None
+        with place.open("xb") as out:
+            shutil.copyfileobj(entry.data, out, _BLOCK)
+        place.chmod(entry.mode & 0o755 | 0o600)

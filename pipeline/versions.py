@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, total_ordering
+from functools import lru_cache, total_ordering
 
 from .errors import UpstreamDataError
+from .lazy import lazy
 
 _DRIVER = re.compile(r"[0-9]{2,3}\.[0-9]{2,3}(\.[0-9]{2}){0,2}")
 _KERNEL = re.compile(r"[0-9]+\.[0-9]+(\.[0-9]+)?[A-Za-z0-9._+~-]*")
@@ -56,7 +57,7 @@ class DriverVersion:
         """The first number: ``535``."""
         return self.text.split(".", 1)[0]
 
-    @cached_property
+    @lazy
     def numbers(self) -> tuple[int, int, int, int]:
         """All numbers, padded with -1: ``595.84`` sorts before ``595.84.00``."""
         parts = [int(part) for part in self.text.split(".")]
@@ -95,7 +96,7 @@ class KernelRelease:
         """The kernel string as a tag holds it."""
         return tag_text(self.text)
 
-    @cached_property
+    @lazy
     def order(self) -> tuple[tuple[int, int, int], int, Order]:
         """(numbers, release candidate or a large number, the rest in natural order)."""
         head = _KERNEL_HEAD.fullmatch(self.text)
@@ -156,7 +157,7 @@ class VersionRange:
                     f"'{shown}' is not a version range", hint="it looks like '>=6.1.192, <6.2 | >=6.6.9' or '535'"
                 )
 
-    @cached_property
+    @lazy
     def alternatives(self) -> tuple[tuple[tuple[str, tuple[int, ...]], ...], ...]:
         """For each part between ``|`` its bounds: (operator or ``prefix``, numbers)."""
         return tuple(

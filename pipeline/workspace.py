@@ -8,13 +8,13 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from . import compat, half_made, host_lock, wanted
 from .brake import Brake
 from .errors import ROOM_HINT, DiskError, PipelineError
+from .lazy import lazy
 from .ledger import Ledger
 from .pinned import Lock
 from .plan import Pair, Plan
@@ -54,19 +54,19 @@ class Workspace:
         self.impatient = False
         """True where something is at hand that is shown instead of what the registry does not say at once."""
 
-    @cached_property
+    @lazy
     def wanted(self) -> Wanted:
         """``versions.toml``, all of it read: a mistake in a table that only ``doit update`` uses is one for every command."""
         found = wanted.load(self.root / wanted.WANTED_FILE)
         policies(found)
         return found
 
-    @cached_property
+    @lazy
     def lock(self) -> Lock:
         """``versions.lock``, and the machine's own kernel where ``versions.host.lock`` pins one."""
         return host_lock.load(self.root)
 
-    @cached_property
+    @lazy
     def settings(self) -> Settings:
         """Settings with the environment on top, which is looked over as a whole.
 
@@ -83,25 +83,25 @@ class Workspace:
             return {file.archive for file in self.lock.files() if file.archive is not None}
         return set()
 
-    @cached_property
+    @lazy
     def renderer(self) -> Renderer:
         """Templates to text."""
         settings = self.settings
         return Renderer(self.wanted, self.lock, epoch=settings.source_date_epoch, source_url=settings.source_url)
 
-    @cached_property
+    @lazy
     def plan(self) -> Plan:
         """The pairs."""
         return Plan(self.wanted, self.lock, self.renderer, compat.load(self.root / compat.COMPAT_FILE))
 
-    @cached_property
+    @lazy
     def mirrors(self) -> Mirrors:
         """DRIVER_MIRRORS."""
         from . import mirrors
 
         return mirrors.load(self.settings.mirrors)
 
-    @cached_property
+    @lazy
     def registry(self) -> Registry:
         """Where images go."""
         from .registry import Registry
@@ -111,19 +111,19 @@ class Workspace:
             return Registry(place, environ=self.environ)
         return Registry(place, environ=self.environ, attempts=2, timeout=(4, 4), sleep=lambda wish: time.sleep(min(wish, 1.0)))
 
-    @cached_property
+    @lazy
     def ledger(self) -> Ledger:
         """What is done."""
         return Ledger(self.registry, self.root, retry_failed=self.retry_failed)
 
-    @cached_property
+    @lazy
     def fetcher(self) -> Fetcher:
         """HTTP."""
         from .fetch import Fetcher
 
         return Fetcher(self.store / "http", mirrors=self.mirrors)
 
-    @cached_property
+    @lazy
     def archives(self) -> Archives:
         """Base addresses of package archives."""
         from .archives import Archives
@@ -140,7 +140,7 @@ class Workspace:
         """A directory on the same disk for what is on its way."""
         return self.root / "build"
 
-    @cached_property
+    @lazy
     def inputs(self) -> Inputs:
         """Pinned files on this machine."""
         from .inputs import Inputs
@@ -155,12 +155,12 @@ class Workspace:
         host = engine.address(self.environ, named, self.root / engine.ENGINE_FILE)
         return engine.Engine(host, hint=engine.hint(self.environ, named), environ=self.environ)
 
-    @cached_property
+    @lazy
     def brake(self) -> Brake:
         """What ends a run before every pair was begun."""
         return Brake(self.at_once)
 
-    @cached_property
+    @lazy
     def shop(self) -> Workshop:
         """What builds."""
         from .assemble import Store
@@ -232,6 +232,4 @@ _open: dict[Path, Workspace] = {}
 def here() -> Workspace:
     """The workspace of the current directory; one for a process."""
     root = Path.cwd()
-    if root not in _open:
-        _open[root] = Workspace(root)
-    return _open[root]
+    return _open.get(root) or _open.setdefault(root, Workspace(root))

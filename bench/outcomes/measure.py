@@ -5,11 +5,9 @@ What an image of the pair would need beyond that (userspace, layers, a registry)
 
 from __future__ import annotations
 
-import tarfile
 import tempfile
 import time
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -17,10 +15,12 @@ from pipeline import boot, contexts, kernel_files, proof
 from pipeline.assemble import Layer
 from pipeline.build import MODULES, PROBES, unpack_layer
 from pipeline.errors import PairFailed
+from pipeline.lazy import lazy
 from pipeline.parts import Workshop
 from pipeline.pinned import Kind
 from pipeline.plan import Pair
 from pipeline.render import asking, build_order
+from pipeline.unpacking import from_tar, to_directory
 
 from .results import Given, Outcome, Row
 
@@ -41,7 +41,7 @@ class Bench:
     shop: Workshop
     scratch: Path
 
-    @cached_property
+    @lazy
     def base(self) -> Path:
         """The image's runtime base, unpacked: its shell and insmod are the first program of the virtual machine."""
         shop = self.shop
@@ -141,8 +141,9 @@ class Bench:
     def _modules(self, made: Pair, tag: str, kind: Kind, root: Path) -> Path:
         archive = root / "out.tar"
         self.shop.engine.export(tag, "/out", archive)
-        with tarfile.open(archive) as tar:
-            tar.extractall(root / "image", filter=_in_place)
+        with archive.open("rb") as tar:
+            found = (entry for entry in from_tar(tar, "the engine's export") if entry.kind in ("file", "directory"))
+            to_directory(found, root / "image", "the engine's export")  # without links: they point into a host
         return root / "image/out" / made.renderer.directory(made.kernel, kind, made.best_kind).lstrip("/")
 
 
@@ -156,8 +157,3 @@ def only(pair: Pair, kind: Kind) -> Pair:
     if pair.kinds == (kind,):
         return pair
     return replace(pair, id=f"{pair.id}-{kind}", kinds=(kind,), required=(kind,), patches={kind: pair.patches[kind]})
-
-
-def _in_place(info: tarfile.TarInfo, _: str) -> tarfile.TarInfo | None:
-    """Files and directories alone: a link there points into a host."""
-    return info if info.isreg() or info.isdir() else None

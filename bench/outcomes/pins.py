@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +11,7 @@ import msgspec
 from pipeline import lock, wanted
 from pipeline.compat import Compat, load
 from pipeline.errors import UsageError
+from pipeline.lazy import lazy
 from pipeline.pinned import Lock
 from pipeline.plan import Plan
 from pipeline.update_debian import debian_lock, read_debian
@@ -79,22 +79,22 @@ def lifted(rules: Compat) -> Compat:
 class Space(Workspace):
     """A checkout with the table's own wishes and lock, and no rule that leaves a pair out. It asks no registry."""
 
-    @cached_property
+    @lazy
     def parts(self) -> list[Wanted]:
         """The files of wishes."""
         return wishes(self.root)
 
-    @cached_property
+    @lazy
     def wanted(self) -> Wanted:
         """All wishes as one."""
         return together(self.parts)
 
-    @cached_property
+    @lazy
     def lock(self) -> Lock:
         """``docs/outcomes/versions.lock``."""
         return lock.load(self.root / PLACE / lock.LOCK_FILE)
 
-    @cached_property
+    @lazy
     def plan(self) -> Plan:
         """Every kernel with every driver."""
         return Plan(self.wanted, self.lock, self.renderer, lifted(load(self.root / "compat.toml")))

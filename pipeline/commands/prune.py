@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ import msgspec
 
 from .. import half_made, leftovers, names, publishing, registry_packages, retention
 from ..errors import DeleteRefusedError, RegistryError, UsageError
+from ..lazy import lazy
 from ..registry import INDEX_TYPES
 from ..registry_packages import Packages
 from ..retention import Verdict
@@ -131,11 +132,11 @@ class Deleter:
     def __init__(self, space: Workspace) -> None:
         self._space, self._registry = space, space.registry
 
-    @cached_property
+    @lazy
     def _packages(self) -> Packages:
         return Packages(self._registry.repository, self._space.environ)
 
-    @cached_property
+    @lazy
     def _versions(self) -> dict[str, int]:
         return self._packages.versions()
 

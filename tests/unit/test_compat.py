@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from pipeline import compat, debs, lock
 from pipeline.compat import Compat, Verdict
 from pipeline.errors import BadFileError
 from pipeline.pinned import Kind, Os
+from pipeline.unpacking import from_tar, to_directory, unpacked
 from pipeline.versions import VersionRange
 
 ROOT = Path(__file__).parents[2]
@@ -329,13 +329,13 @@ def sources(package: str, dest: Path) -> Path:
     deb = ROOT / "build" / "cache" / "sha256" / pinned.sha256[:2] / pinned.sha256
     if not deb.is_file():
         pytest.skip(f"{package} {pinned.version} is not in build/cache ('doit fetch' gets it)")
-    unpacked = debs.unpack(deb, dest / "deb", lambda name: name.endswith(".tar.xz"))
-    archive = next(path for path in unpacked if path.name.endswith(".tar.xz"))
+    packages = debs.unpack(deb, dest / "deb", lambda name: name.endswith(".tar.xz"))
+    archive = next(path for path in packages if path.name.endswith(".tar.xz"))
     wanted = re.compile(r"modules/[a-z-]+/(conftest\.sh|nvidia/nvidia\.Kbuild|nvidia/nv-pci\.c)")
-    with tarfile.open(archive) as tar:
-        members = [member for member in tar if wanted.fullmatch(member.name.removeprefix("./"))]
-        tar.extractall(dest, members=members, filter="data")
-    return next((dest / "modules").iterdir())
+    with archive.open("rb") as file:
+        entries = from_tar(unpacked(file, package), package)
+        tree = to_directory(entries, dest / "sources", package, lambda name: wanted.fullmatch(name) is not None)
+    return next((tree / "modules").iterdir())
 
 
 @pytest.mark.skipif(shutil.which("patch") is None, reason="patch is not installed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -51,6 +52,54 @@ def test_shellcheck_finds_nothing_in_any_shell_file() -> None:
     shell = sorted(str(path.relative_to(ROOT)) for path in files() if is_shell(path))
     assert {"doit.sh", ".ci/run", "machine/engine.sh"} <= set(shell)
     run("shellcheck", "--external-sources", *shell)
+
+
+LATER_ARGUMENTS = {
+    **dict.fromkeys(("extract", "extractall", "unpack_archive"), "filter"),
+    **dict.fromkeys(("parseaddr", "getaddresses"), "strict"),
+}
+LATER_NAMES = {"data_filter", "tar_filter", "fully_trusted_filter", "extraction_filter", "SetReparseDeferralEnabled"}
+"""What Python 3.11.4 and later got as mends of security, and Debian's 3.11.2 has not."""
+
+
+def later(text: str) -> list[str]:
+    """What ``text`` uses of them."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            found += [f"{name}({word.arg}=)" for word in node.keywords if word.arg and LATER_ARGUMENTS.get(name) == word.arg]
+        elif isinstance(node, ast.Attribute | ast.Name):
+            name = node.attr if isinstance(node, ast.Attribute) else node.id
+            found += [name] if name in LATER_NAMES else []
+        elif isinstance(node, ast.ImportFrom):
+            found += [alias.name for alias in node.names if alias.name in LATER_NAMES]
+    return found
+
+
+def test_nothing_is_used_that_debians_python_has_not() -> None:
+    """Linters know versions as 3.11 and 3.12 (mypy refuses what came with 3.12): Debian 12 has 3.11.2."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert settings["tool"]["mypy"]["python_version"] == "3.11"
+    assert settings["project"]["requires-python"] == ">=3.11"
+    used = {str(path.relative_to(ROOT)): names for path in files() if path.suffix == ".py" and (names := later(path.read_text()))}
+    assert used == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("tar.extractall(place, filter='tar')", ["extractall(filter=)"]),
+        ("tar.extract(member, place, filter=only)", ["extract(filter=)"]),
+        ("shutil.unpack_archive(path, filter='data')", ["unpack_archive(filter=)"]),
+        ("tarfile.data_filter(member, place)", ["data_filter"]),
+        ("from tarfile import tar_filter", ["tar_filter"]),
+        ("parseaddr(text, strict=True)", ["parseaddr(strict=)"]),
+        ("tar.add(path, filter=plain); zip(a, b, strict=True); tar.extract(member)", []),
+    ],
+)
+def test_what_a_later_python_got_is_known_wherever_it_is_used(text: str, found: list[str]) -> None:
+    assert later(text) == found
 
 
 def test_every_requirement_is_pinned_with_a_hash_and_no_line_names_an_index() -> None:
