@@ -6,6 +6,7 @@ real. What a start is (which modules are loaded when, signals, the script in ``.
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import subprocess
@@ -29,12 +30,15 @@ _processes.set_forkserver_preload(list(LOADED))
 
 
 def doit(
-    words: Sequence[str], folder: Path, environ: Mapping[str, str], seconds: float = 300
+    words: Sequence[str], folder: Path, environ: Mapping[str, str], seconds: float = 300, program: str = "pipeline.program"
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``doit WORDS`` in ``folder`` to its end; as ``subprocess.run`` with its output captured."""
+    """Run ``doit WORDS`` in ``folder`` to its end; as ``subprocess.run`` with its output captured.
+
+    ``program``: the module whose ``main`` it is, where it is not the one of ``.venv/bin/doit``.
+    """
     with tempfile.TemporaryDirectory(prefix="doit.") as place:
         out, err = Path(place) / "out", Path(place) / "err"
-        process = _processes.Process(target=_run, args=(list(words), folder, dict(environ), out, err))
+        process = _processes.Process(target=_run, args=(program, list(words), folder, dict(environ), out, err))
         process.start()
         process.join(seconds)
         if process.exitcode is None:
@@ -46,7 +50,7 @@ def doit(
         return subprocess.CompletedProcess(["doit", *words], status, out.read_text(), err.read_text())
 
 
-def _run(words: list[str], folder: Path, environ: dict[str, str], out: Path, err: Path) -> None:
+def _run(program: str, words: list[str], folder: Path, environ: dict[str, str], out: Path, err: Path) -> None:
     for number, name in enumerate((Path(os.devnull), out, err)):
         opened = os.open(name, os.O_RDWR | os.O_CREAT)
         os.dup2(opened, number)
@@ -57,6 +61,4 @@ def _run(words: list[str], folder: Path, environ: dict[str, str], out: Path, err
     os.environ.update(environ)
     os.chdir(folder)
     sys.argv = ["doit", *words]
-    from pipeline.program import main
-
-    sys.exit(main(words))
+    sys.exit(importlib.import_module(program).main(words))
