@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -95,6 +95,11 @@ def _log(line: str) -> None:
             log.write(f"{line}\n")
 
 
-if __name__ == "__main__":
+def main(words: Sequence[str] | None = None) -> int:
+    """Run ``doit WORDS``, those of the command line where none are given, with that step; its exit status."""
     pipeline.build.build = build
-    sys.exit(DoitMain().run(sys.argv[1:]))
+    return int(DoitMain().run(sys.argv[1:] if words is None else list(words)) or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -29,16 +29,19 @@ A, B, OLD = "535.261.03", "535.309.01", "535.216.03"
 REPOSITORY: Final = "registry.example/gpu/driver"
 SHELLS: Final = {"dash": ["dash"], "busybox": ["busybox", "sh"]}
 
+# A test starts the stand-in a dozen times: it starts nothing itself for what the shell can do.
 ENGINE: Final = r"""
 log() { echo "$*" >> "$WORLD/log"; }
-hex() { case $1 in *@sha256:*) echo "${1##*:}" ;; */*:*) cat "$WORLD/store/tags/${1##*:}" 2> /dev/null ;; *) echo "$1" ;; esac; }
-self=$(basename "$0")
+line() { if [ -e "$2" ]; then read -r "$1" < "$2" || :; else eval "$1="; return 1; fi; }
+show() { [ ! -e "$1" ] || while read -r shown || [ -n "$shown" ]; do echo "$shown"; done < "$1"; }
+hex() { case $1 in *@sha256:*) found=${1##*:} ;; */*:*) line found "$WORLD/store/tags/${1##*:}" || : ;; *) found=$1 ;; esac; }
+self=${0##*/}
 while [ "$1" = --config ]; do log "login $(cat "$2/config.json")"; shift 2; done
 word=$1; shift
 echo "$word" >> "$WORLD/words"
 case $word in
 version) [ ! -e "$WORLD/no-engine" ] || { echo "Cannot connect to the Docker daemon at unix:///d.sock" >&2; exit 1; } ;;
-info) cat "$WORLD/insecure" 2> /dev/null || : ;;
+info) show "$WORLD/insecure" ;;
 pull)
   options=''
   while [ $# -gt 1 ]; do options="$options $1"; shift; done
@@ -51,23 +54,24 @@ pull)
     echo "Error: pinging container registry: dial tcp 192.0.2.1:443: connect: connection refused" >&2; exit 125
   fi
   tag=${1##*:}
-  case $1 in *@sha256:*) found=$tag ;; *) found=$(cat "$WORLD/registry/tags/$tag" 2> /dev/null) || found=none ;; esac
+  case $1 in *@sha256:*) found=$tag ;; *) line found "$WORLD/registry/tags/$tag" || found=none ;; esac
   [ -d "$WORLD/registry/images/$found" ] || { echo "Error: reading manifest $tag in ${1%:*}: manifest unknown" >&2; exit 125; }
-  rm -rf "$WORLD/store/images/$found"; cp -R "$WORLD/registry/images/$found" "$WORLD/store/images/$found"
+  [ ! -e "$WORLD/store/images/$found" ] || rm -rf "$WORLD/store/images/$found"
+  cp -R "$WORLD/registry/images/$found" "$WORLD/store/images/$found"
   case $1 in *@*) ;; *) echo "$found" > "$WORLD/store/tags/${1##*:}" ;; esac
   if [ "$self" = docker ]; then echo "Digest: sha256:$found"; else echo "$found"; fi ;;
 image)
   [ "$1 $2" = "inspect --format" ] || exit 125
-  found=$(hex "$4"); dir=$WORLD/store/images/$found
+  hex "$4"; dir=$WORLD/store/images/$found
   [ -n "$found" ] && [ -d "$dir" ] || { echo "Error: $4: image not known" >&2; exit 125; }
   case $3 in
   '{{.Id}}') echo "$found" ;;
   '{{.Digest}}') echo "sha256:$found" ;;
-  *RepoDigests*) echo "$(cat "$dir/repository")@sha256:$found " ;;
-  *Labels*) name=${3##*nvidia.}; cat "$dir/labels/${name%%\"*}" ;;
+  *RepoDigests*) line repository "$dir/repository"; echo "$repository@sha256:$found " ;;
+  *Labels*) name=${3##*nvidia.}; show "$dir/labels/${name%%\"*}" ;;
   esac ;;
-images) for dir in "$WORLD"/store/images/*; do [ ! -e "$dir/labels/kernel" ] || basename "$dir"; done ;;
-create) hex "$1" ;;
+images) for dir in "$WORLD"/store/images/*; do [ ! -e "$dir/labels/kernel" ] || echo "${dir##*/}"; done ;;
+create) hex "$1"; echo "$found" ;;
 cp) cp "$WORLD/store/images/${1%%:*}/files${1#*:}" "$2" ;;
 rm) rm -f "$WORLD/left" ;;
 rmi) for last; do :; done; log "rmi $last"; rm -rf "$WORLD/store/images/$last" ;;
@@ -83,12 +87,12 @@ run)
     esac
   done
   [ ! -e "$WORLD/no-engine" ] || { echo "Cannot connect to the Docker daemon at unix:///d.sock" >&2; exit 125; }
-  found=$(hex "$1"); export dir="$WORLD/store/images/$found" version options
+  hex "$1"; export dir="$WORLD/store/images/$found" version options
   [ -d "$dir" ] || { echo "Error: $1: image not known" >&2; exit 125; }
   if [ -e "$WORLD/left" ]; then echo 'Error: the container name "nvidia-driver-host" is already in use' >&2; exit 125; fi
   log container
   [ ! -e "$dir/torn" ] || { echo "Error: layer not known" >&2; exit 125; }
-  version=$(cat "$dir/labels/driver")
+  line version "$dir/labels/driver" || :
   shift
   PATH=$WORLD/inside:$PATH ${entry:-nvidia-driver} "$@" ;;
 *) echo "stand-in engine: no $word" >&2; exit 125 ;;
@@ -96,8 +100,10 @@ esac
 """
 
 INSIDE: Final = r"""
+told=''
 log() { echo "$*" >> "$WORLD/log"; }
-log "run $version $1$(echo "$options" | sed 's/ HOST_ROOT=[^ ]*//; s/ \([A-Z_]*\)/ \1/g')"
+for option in $options; do case $option in HOST_ROOT=*) ;; *) told="$told $option" ;; esac; done
+log "run $version $1$told"
 if [ -e "$dir/answers/$1" ]; then
   { read -r status; read -r text; } < "$dir/answers/$1"; echo "nvidia-driver: $text" >&2; exit "$status"
 fi
@@ -111,7 +117,7 @@ case $1 in
 esac
 """
 
-NOTED: Final = """echo "$(basename "$0") $*" >> "$WORLD/log" """
+NOTED: Final = """echo "${0##*/} $*" >> "$WORLD/log" """
 
 
 class Host:

@@ -16,6 +16,7 @@ from pathlib import Path
 from pipeline import lock
 from pipeline.pinned import Lock
 from pipeline.workspace import Workspace
+from tests import forked
 
 ROOT = Path(__file__).parents[1]
 DOIT = Path(sys.executable).with_name("doit")
@@ -36,17 +37,8 @@ class SmallProject:
         self.environ: dict[str, str] = {**kept, **({"DRIVER_REGISTRY": registry} if registry else {}), **environ}
 
     def doit(self, *words: str, seconds: float = 300, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run ``doit WORDS`` here to its end."""
-        return subprocess.run(
-            [DOIT, *words],
-            check=False,
-            cwd=self.root,
-            env={**self.environ, **environ},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-        )
+        """Run ``doit WORDS`` here to its end (tests/forked.py)."""
+        return forked.doit(words, self.root, {**self.environ, **environ}, seconds)
 
     def space(self, environ: Mapping[str, str] | None = None) -> Workspace:
         """The same folder as the pipeline sees it, in this process."""

@@ -24,16 +24,22 @@ MARKER: Final = "~Module signature appended~\n"
 
 STAND_INS: Final = {
     "insmod": r"""
-name=$(basename "$1" .ko); file=$1; shift
+name=${1##*/}; name=${name%.ko}; file=$1; shift
 echo "insmod $name${*:+ $*}" >> "$LOG"; echo "$file" >> "$LOG.files"
 if [ -e "$REFUSE/$name" ]; then
   echo "insmod: ERROR: could not insert module $file: $(cat "$REFUSE/$name")" >&2; exit 1
 fi
-own=$(echo "$name" | tr - _); mkdir -p "$SYSFS/module/$own/holders"; echo 0 > "$SYSFS/module/$own/refcnt"
-sed -n 's/^version: //p' "$file" > "$SYSFS/module/$own/version"
-for below in $(sed -n 's/^depends: //p' "$file" | tr ',-' ' _'); do
+underscored() { own=$1; while :; do case $own in *-*) own=${own%%-*}_${own#*-} ;; *) break ;; esac; done; }
+depends=''; version=''
+while read -r key rest; do
+  case $key in version:) version=$rest ;; depends:) depends=$rest ;; esac
+done < "$file"
+underscored "$depends"; depends=$own; underscored "$name"
+mkdir -p "$SYSFS/module/$own/holders"; echo 0 > "$SYSFS/module/$own/refcnt"; echo "$version" > "$SYSFS/module/$own/version"
+IFS=,
+for below in $depends; do
   [ -e "$SYSFS/module/$below/refcnt" ] || continue
-  echo $(($(cat "$SYSFS/module/$below/refcnt") + 1)) > "$SYSFS/module/$below/refcnt"
+  read -r users < "$SYSFS/module/$below/refcnt"; echo $((users + 1)) > "$SYSFS/module/$below/refcnt"
   mkdir -p "$SYSFS/module/$below/holders/$own"
 done
 """,

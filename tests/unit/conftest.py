@@ -1,7 +1,8 @@
-"""What tests share: a server that misbehaves, a fetcher that never sleeps, no proxy from outside, a signed archive."""
+"""What tests share: nothing of the person's machine, a server that misbehaves, a fetcher that never sleeps, signed archives."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +13,37 @@ from pipeline.fetch import Fetcher
 from tests.misbehaving_server import MisbehavingServer
 from tests.signed_archive import Key, Served, SignedArchive, debian_like
 
+LET_THROUGH = ("PATH", "TMPDIR", "UPDATE_GOLDEN")
+"""What a test has of the environment that pytest was started in, and pytest's own ``PYTEST_…``."""
 
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loopback is not asked through the machine's proxy."""
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Run a test of this folder, with all that is set up for it, as on a machine where nobody has set anything.
+
+    What a test sets itself counts; what its programs are handed begins with this. Other folders' tests keep what there is:
+    they need to know where the engine is.
+    """
+    held = dict(os.environ)
+    kept = {name: value for name, value in held.items() if name in LET_THROUGH or name.startswith("PYTEST_")}
+    os.environ.clear()
+    os.environ.update(kept, HOME=str(_empty_home(item.config)))
+    try:
+        return (yield)
+    finally:
+        os.environ.clear()
+        os.environ.update(held)
+
+
+_home = pytest.StashKey[Path]()
+
+
+def _empty_home(config: pytest.Config) -> Path:
+    """A folder without anybody's settings and logins in it, the same for the whole session."""
+    if _home not in config.stash:
+        factory: pytest.TempPathFactory = config._tmp_path_factory  # type: ignore[attr-defined]
+        config.stash[_home] = factory.mktemp("home")
+    return config.stash[_home]
 
 
 @pytest.fixture

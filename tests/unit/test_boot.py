@@ -326,28 +326,28 @@ class TestQemu:
     @pytest.mark.parametrize(
         ("console", "message"),
         [
-            ("[ 0.1] Booting\n", r"^boot proof: the kernel did not come up within 2 s, 3 times: \[ 0\.1\] Booting$"),
-            ("", r"^boot proof: the kernel did not come up within 2 s, 3 times: the console stayed silent$"),
-            (UP + "proof: begin open\n", r"^boot proof: loading the open module did not end within 2 s$"),
+            ("[ 0.1] Booting\n", r"^boot proof: the kernel did not come up within 1 s, 3 times: \[ 0\.1\] Booting$"),
+            ("", r"^boot proof: the kernel did not come up within 1 s, 3 times: the console stayed silent$"),
+            (UP + "proof: begin open\n", r"^boot proof: loading the open module did not end within 1 s$"),
         ],
     )
     def test_a_machine_that_hangs_is_ended_and_its_pair_failed(self, console: str, message: str) -> None:
         self.qemu(self.console(console) + "; exec sleep 300")
         with pytest.raises(PairFailed, match=message):
-            self.boot(timeout=2)
+            self.boot(timeout=1)
         assert self.gone()
         assert self.left_behind() == []
 
     def test_a_machine_that_hangs_before_any_module_is_started_again(self) -> None:
         again = f"[ -e {self.path}/hung ] || {{ : >{self.path}/hung; exec sleep 300; }}; "
         self.qemu(again + self.console(UP + OPEN + DONE))
-        assert self.boot(timeout=2).endswith("No such device")
+        assert self.boot(timeout=1).endswith("No such device")
         assert self.gone()
 
     def test_a_machine_that_hangs_in_a_module_is_not_started_again(self) -> None:
         self.qemu(f"echo x >>{self.path}/starts; " + self.console(UP + "proof: begin open\n") + "; exec sleep 300")
         with pytest.raises(PairFailed, match="loading the open module did not end"):
-            self.boot(timeout=2)
+            self.boot(timeout=1)
         assert (self.path / "starts").read_text().count("x") == 1
 
     def test_a_kernel_that_panics_failed_its_pair(self) -> None:

@@ -5,22 +5,20 @@ Whether the README's commands do what it says is tested where there is an engine
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from functools import cache
-from pathlib import Path
 
 import msgspec
 import pytest
 
 from pipeline import errors, family_names, policies, wanted
 from pipeline.upstream import families
+from tests import forked
 from tests.documents import README, ROOT, blocks, commands, documents, headings, links, spans
 
-DOIT = Path(sys.executable).with_name("doit")
 PLUGINS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["doit"]["plugins"]["command"]
 TASKS = {"render", "image", "toolchain", "driver"}
 VARIABLE = re.compile(r"\b(?:DRIVER_[A-Z_]+|DOCKER_HOST|SOURCE_DATE_EPOCH)\b")
@@ -29,7 +27,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in documents()]
 
 @cache
 def said(*words: str) -> str:
-    done = subprocess.run([DOIT, *words], check=False, cwd=ROOT, capture_output=True, text=True)
+    done = forked.doit(words, ROOT, os.environ)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -117,8 +115,8 @@ def test_every_table_and_key_of_versions_toml_is_explained_and_no_other() -> Non
         table = "".join(re.findall(r"`\[+([a-z-]+)\]+`", first)) or table
         explained.setdefault(table, set()).update(re.findall(r"`([a-z_]+)`", keys))
     real: dict[str, set[str]] = {}
-    for os in family_names.names():
-        real[os] = {inner.encode_name for inner in msgspec.structs.fields(families.family(os).policy)}
+    for name in family_names.names():
+        real[name] = {inner.encode_name for inner in msgspec.structs.fields(families.family(name).policy)}
     for field in (*msgspec.structs.fields(wanted.Wanted), *msgspec.structs.fields(policies.Policies)):
         if field.name == "families":
             continue

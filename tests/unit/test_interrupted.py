@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -19,13 +18,13 @@ DOIT = Path(sys.executable).with_name("doit")
 
 
 @pytest.mark.parametrize("words", [["status"], ["status", "--json"], ["matrix"], ["prune"], ["run", "image"]], ids=" ".join)
-def test_ctrl_c_while_a_registry_keeps_us_waiting(words: list[str]) -> None:
+def test_ctrl_c_while_a_registry_keeps_us_waiting(words: list[str], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(60)
         place = f"localhost:{silent.getsockname()[1]}"
-        environ = {**os.environ, "DRIVER_REGISTRY": place, "DOCKER_HOST": "unix:///nonexistent/engine.sock"}
+        project = SmallProject(tmp_path, samples.a_lock(), registry=place, DOCKER_HOST="unix:///nonexistent/engine.sock")
         running = subprocess.Popen(
-            [DOIT, *words], cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [DOIT, *words], cwd=project.root, env=project.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         asked, _ = silent.accept()
         with asked:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from pipeline.wording import counted
-from tests import samples
+from tests import forked, samples
 from tests.faults import Asked, Fault, FaultyProxy, small_disk
 from tests.registry_process import MISSING, installed, running_registry
 from tests.small_project import SmallProject
@@ -52,6 +52,13 @@ def start(project: SmallProject, *words: str, seconds: float = 0.0) -> subproces
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def run(project: SmallProject, *words: str, seconds: float = 0.0) -> tuple[int, str, str]:
+    """The stand-in's doit to its end: exit status, stdout and stderr."""
+    environ = {**project.environ, "STAND_IN_SECONDS": str(seconds)}
+    done = forked.doit(words, project.root, environ, 120, "bench.stand_in")
+    return done.returncode, done.stdout, done.stderr
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -90,7 +97,7 @@ def test_a_run_that_is_killed_keeps_every_pair_it_had_finished(project: SmallPro
     assert process.returncode == -deadly
     before = builds(project)
     assert len(before) == 3
-    status, _, err = finish(start(project))
+    status, _, err = run(project)
     assert status == 0, err
     assert builds(project)[3:] == [before[2], *builds(project)[4:]], "the pair it died in is the first to be built"
     assert len(builds(project)) == COUNT + 1, "and no finished one is built again"
@@ -100,18 +107,18 @@ def test_a_run_that_is_killed_keeps_every_pair_it_had_finished(project: SmallPro
 
 
 def test_without_doits_database_and_without_any_local_state_nothing_is_built_again(project: SmallProject) -> None:
-    assert finish(start(project))[0] == 0
+    assert run(project)[0] == 0
     for place in (project.root / "build").rglob("*"):
         if place.is_file():
             place.unlink()
-    status, _, err = finish(start(project))
+    status, _, err = run(project)
     assert status == 0
     assert len(builds(project)) == COUNT
     assert f"{COUNT} pairs: {COUNT} built" in err
 
 
 def test_status_after_a_run_is_the_index_that_the_run_published(project: SmallProject) -> None:
-    assert finish(start(project))[0] == 0
+    assert run(project)[0] == 0
     document = (project.root / "build/index.json").read_bytes()
     assert json.loads(project.doit("status", "--json").stdout) == json.loads(document)
     (project.root / "build/index.json").write_bytes(document.replace(b'"built"', b'"failed"'))
@@ -122,7 +129,7 @@ def test_status_after_a_run_is_the_index_that_the_run_published(project: SmallPr
 
 
 def test_pairs_are_built_several_at_once_each_once_with_a_log_each_and_lines_that_stay_whole(project: SmallProject) -> None:
-    status, out, err = finish(start(project, "-n", "3", seconds=1.0))
+    status, out, err = run(project, "-n", "3", seconds=1.0)
     assert (status, out) == (0, "")
     assert sorted(builds(project)) == sorted(set(builds(project)))
     steps = [1 if word == "begin" else -1 for word, _ in log_of(project)]
@@ -136,7 +143,7 @@ def test_pairs_are_built_several_at_once_each_once_with_a_log_each_and_lines_tha
 
 
 def test_events_of_pairs_built_at_once_are_whole_json_lines(project: SmallProject) -> None:
-    status, out, _ = finish(start(project, "--json", "-n", "3", seconds=0.1))
+    status, out, _ = run(project, "--json", "-n", "3", seconds=0.1)
     assert status == 0
     events = [json.loads(line) for line in out.splitlines()]
     assert {event["pair"] for event in events if event["event"] == "outcome"} == {
@@ -151,13 +158,13 @@ def test_a_second_run_in_one_checkout_is_refused_with_the_first_ones_number(proj
     assert first.stderr is not None
     while not (project.root / "build/run.lock").exists() or not Path(project.environ["STAND_IN_LOG"]).exists():
         time.sleep(0.02)
-    status, _, err = finish(start(project))
+    status, _, err = run(project)
     first.send_signal(signal.SIGTERM)
     finish(first)
     assert status == 2
     assert err.count("\n") == 1
     assert f"process {first.pid}" in err
-    assert finish(start(project))[0] == 0, "the lock of a dead run blocks nobody"
+    assert run(project)[0] == 0, "the lock of a dead run blocks nobody"
 
 
 def refuse_pushes(fault: Fault) -> Callable[[Asked], Fault | None]:
@@ -175,7 +182,7 @@ def test_a_full_registry_is_said_once_and_no_further_pair_is_begun(project: Smal
     project.environ["STAND_IN_BYTES"] = "600000"
     with small_disk(tmp_path / "disk", 2) as grow, running_registry(tmp_path / "disk" / "registry") as place:
         project.environ["DRIVER_REGISTRY"] = place
-        status, _, err = finish(start(project))
+        status, _, err = run(project)
         assert status == 2
         assert len(said(err)) == 1, err
         assert said(err)[0].endswith("free space where the registry keeps its data, then run it again")
@@ -184,7 +191,7 @@ def test_a_full_registry_is_said_once_and_no_further_pair_is_begun(project: Smal
         left = counted(COUNT - begun, "pair")
         assert err.count(f"nothing more is begun, since it would end alike; {left} for the next run\n") == 1
         grow(100)
-        status, _, err = finish(start(project))
+        status, _, err = run(project)
         assert status == 0, err
         assert len(builds(project)) == COUNT + 1, "only the pair that had no room is built again"
 
@@ -192,21 +199,21 @@ def test_a_full_registry_is_said_once_and_no_further_pair_is_begun(project: Smal
 def test_a_login_that_is_refused_ends_the_run_with_the_pairs_at_work(project: SmallProject) -> None:
     with FaultyProxy(project.environ["DRIVER_REGISTRY"], refuse_pushes(Fault("status", status=403))) as proxy:
         project.environ["DRIVER_REGISTRY"] = proxy.place
-        status, _, err = finish(start(project, "-n", "2", seconds=0.3))
+        status, _, err = run(project, "-n", "2", seconds=0.3)
         assert status == 2
         assert len(said(err)) == 1, err
         assert "403" in said(err)[0]
         assert "log in with" in said(err)[0]
         assert len(builds(project)) <= 3
         proxy.decide = lambda asked: None
-        assert finish(start(project))[0] == 0
+        assert run(project)[0] == 0
 
 
 def test_a_registry_that_takes_nothing_is_tried_with_three_pairs_and_not_with_every_one(project: SmallProject) -> None:
     fault = Fault("status", status=501)  # final: no pauses, after which the same would be said
     with FaultyProxy(project.environ["DRIVER_REGISTRY"], refuse_pushes(fault)) as proxy:
         project.environ["DRIVER_REGISTRY"] = proxy.place
-        status, out, _ = finish(start(project, "--json"))
+        status, out, _ = run(project, "--json")
         assert status == 2
         assert len(builds(project)) == 3
         notes = [event["text"] for event in map(json.loads, out.splitlines()) if event["event"] == "note"]
@@ -219,27 +226,27 @@ def test_a_run_that_cannot_publish_its_index_still_ends_with_its_totals_and_the_
 
     with FaultyProxy(project.environ["DRIVER_REGISTRY"], decide) as proxy:
         project.environ["DRIVER_REGISTRY"] = proxy.place
-        status, out, err = finish(start(project, "--json"))
+        status, out, err = run(project, "--json")
         events = [json.loads(line) for line in out.splitlines()]
         assert (status, len(said(err))) == (2, 1), err
         assert [event["text"] for event in events if event["event"] == "problem"] == [said(err)[0].removeprefix("doit: ")]
         assert (events[-1]["event"], events[-1]["totals"], "serial" in events[-1]) == ("end", {"built": COUNT}, False)
         assert "the index could not be published" in events[-1]["text"]
         proxy.decide = lambda asked: None
-        status, out, _ = finish(start(project, "--json"))
+        status, out, _ = run(project, "--json")
         assert (status, json.loads(out.splitlines()[-1])["serial"], len(builds(project))) == (0, 1, COUNT)
 
 
 def test_pairs_at_once_in_processes_are_refused_since_their_problems_would_stay_there(project: SmallProject) -> None:
     project.environ["STAND_IN_LOG"] = "/dev/full"
-    status, out, err = finish(start(project, "-n", "2", "-P", "process"))
+    status, out, err = run(project, "-n", "2", "-P", "process")
     assert (status, out) == (3, "")
     assert err == "doit: --parallel-type process would lose what pairs meet: leave it out, pairs at once are threads\n"
 
 
 def test_any_file_that_has_no_room_is_the_disks_fault_and_no_internal_error(project: SmallProject) -> None:
     project.environ["STAND_IN_LOG"] = "/dev/full"
-    status, _, err = finish(start(project))
+    status, _, err = run(project)
     assert (status, said(err)) == (
         2,
         ["doit: a file below build/: No space left on device: free some disk space, or mend its rights"],
@@ -253,8 +260,8 @@ def test_an_own_disk_that_is_full_is_said_once_too(project: SmallProject, tmp_pa
     with small_disk(tmp_path / "disk", 2) as grow:
         cramped = SmallProject(tmp_path / "disk" / "project", samples.a_lock(kernels=kernels))
         cramped.environ = project.environ
-        status, _, err = finish(start(cramped))
+        status, _, err = run(cramped)
         assert (status, len(builds(cramped)), len(said(err))) == (2, 1, 1), err
         assert "No space left on device" in said(err)[0]
         grow(100)
-        assert finish(start(cramped))[0] == 0
+        assert run(cramped)[0] == 0

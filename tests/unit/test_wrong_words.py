@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import samples
+from tests import forked, samples
 from tests.small_project import SmallProject
+from tests.told_server import Told, in_turn, refusal, says
 from tests.unit.test_plan_compat import NEEDS_PATCH, PATCH
 
 ROOT = Path(__file__).parents[2]
@@ -56,8 +58,9 @@ PROGRAM = (sys.executable, "-m", "pipeline")
     ],
     ids=" ".join,
 )
-def test_a_word_that_cannot_be_meant(words: list[str], said: str) -> None:
-    done = subprocess.run([*PROGRAM, *words], check=False, cwd=ROOT, capture_output=True, text=True)
+def test_a_word_that_cannot_be_meant(words: list[str], said: str, tmp_path: Path) -> None:
+    with Told(in_turn(says(404, refusal("NAME_UNKNOWN", "no such repository")))) as empty:
+        done = SmallProject(tmp_path, samples.a_lock(), registry=empty.place).doit(*words)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith(f"doit: {said}"), done.stderr
     assert done.stderr.count("\n") == 1
@@ -122,7 +125,7 @@ def test_the_script_doit_is_our_program() -> None:
 
 @pytest.mark.parametrize("words", [[], ["list"], ["status", "--json"], ["nosuch"], [""]], ids=str)
 def test_a_directory_that_is_no_checkout_is_said_in_one_line(words: list[str], tmp_path: Path) -> None:
-    done = subprocess.run([*PROGRAM, *words], check=False, cwd=tmp_path, capture_output=True, text=True)
+    done = forked.doit(words, tmp_path, os.environ)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == f"doit: there is no dodo.py in {tmp_path}: run it in the checkout, or run ./doit.sh of the checkout\n"
     assert list(tmp_path.iterdir()) == []
@@ -156,8 +159,7 @@ def test_a_bad_file_that_only_a_task_reads_is_wrong_use_too(tmp_path: Path) -> N
     ids=" ".join,
 )
 def test_help_is_also_what_other_programs_call_it(words: list[str], shown: list[str]) -> None:
-    said, meant = (
-        subprocess.run([*PROGRAM, *which], check=True, cwd=ROOT, capture_output=True, text=True) for which in (words, shown)
-    )
+    said, meant = (forked.doit(which, ROOT, os.environ) for which in (words, shown))
+    assert said.returncode == meant.returncode == 0
     assert said.stdout == meant.stdout != ""
     assert said.stderr == ""
