@@ -62,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="bench.proofs", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--registry", default="localhost:5000")
-    parser.add_argument("--pairs", nargs="+", default=["*[0-9]-amd64*", "*cloud-amd64-535.261*"], help="the first pair of each pattern")
+    parser.add_argument(
+        "--pairs", nargs="+", default=["*[0-9]-amd64*", "*cloud-amd64-535.261*"], help="the first pair of each pattern"
+    )
     parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if chosen.here:
