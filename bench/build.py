@@ -1,6 +1,6 @@
 """One pair through the pipeline over bare ``make modules`` of the same trees with the same flags; where the rest goes.
 
-    .venv/bin/python -m bench.build [--kind open] [--modules nvidia-peermem,…] [--pair '*6.1.0-50*']
+    .venv/bin/python -m bench.build [--kind open] [--modules nvidia-peermem,…] [--pair '*-cloud-amd64-535.261*']
 
 Takes the engine and the download cache that ``doit`` would take, and a registry of its own. The pair's date in the lock is
 moved, so that no cache of the engine holds a step of it; toolchain, base and userspace are made beforehand, since thousands

@@ -8,9 +8,11 @@ would write them: 10 000 pairs in seconds.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +39,16 @@ def pinned(environ: Mapping[str, str] = os.environ) -> Workspace:
     space = Workspace(ROOT, environ)
     space.__dict__.update(wanted=wanted.load(PINNED / wanted.WANTED_FILE), lock=lock.load(PINNED / lock.LOCK_FILE))
     return space
+
+
+def narrowed(text: str, build: Mapping[str, Sequence[str]]) -> str:
+    """Wishes or a lock with ``kinds`` and ``modules`` of ``build`` in place of their own, where it has some."""
+    for key, values in build.items():
+        if values:
+            text = re.sub(rf"(?m)^{key} = \[.*?\]$", f"{key} = {json.dumps(list(values))}", text)
+    if kinds := build.get("kinds"):  # what is required has to be built
+        text = re.sub(r'(?m)^(\s*"?required"?(?: =|:) )\[.*?\]', rf"\g<1>{json.dumps(list(kinds))}", text)
+    return text
 
 
 def made_up_lock(pairs: int) -> Lock:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from typing import Final
 import msgspec
 
 from bench.footprint import Peak, Watched, size_of
-from bench.made_up import FILES, PINNED, ROOT, pinned
+from bench.made_up import FILES, PINNED, ROOT, narrowed, pinned
 from pipeline import lock
 from pipeline.pinned import Lock
 from tests.registry_process import running_registry
@@ -74,12 +73,7 @@ class Bench:
         root.mkdir(parents=True)
         for name in FILES:
             shutil.copyfile(ROOT / name, root / name)
-        wishes = (PINNED / "versions.toml").read_text()
-        for key, values in build.items():
-            if values:
-                wishes = re.sub(rf"(?m)^{key} = \[.*?\]$", f"{key} = {list(values)!r}", wishes)
-        if build.get("kinds"):  # what is required has to be built
-            wishes = re.sub(r"(?m)^required = \[.*?\]$", f"required = {list(build['kinds'])!r}", wishes)
+        wishes = narrowed((PINNED / "versions.toml").read_text(), build)
         (root / "versions.toml").write_text(wishes)
         whole = pinned().plan
         chosen = [next(pair for pair in whole.select([f"image:{pattern}"]) if not pair.exclusion) for pattern in patterns]

@@ -1,6 +1,6 @@
 """What a pair takes at its hungriest, its proof, one alone and several at once: memory and disk.
 
-    .venv/bin/python -m bench.proofs --registry localhost:5000 [--pairs '*6.1.0-47*' '*6.1.0-50*']
+    .venv/bin/python -m bench.proofs --registry localhost:5000 [--pairs '*[0-9]-amd64*' '*cloud-amd64-535.261*']
 
 Nothing is compiled: the images are in the registry (``doit`` put them there), their modules are unpacked, read and booted as
 before a push. A process of its own does that and is watched (bench/footprint.py) with its virtual machines.
@@ -62,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="bench.proofs", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--registry", default="localhost:5000")
-    parser.add_argument("--pairs", nargs="+", default=["*6.1.0-47*", "*6.1.0-50*"], help="the first pair of each pattern")
+    parser.add_argument(
+        "--pairs", nargs="+", default=["*[0-9]-amd64*", "*cloud-amd64-535.261*"], help="the first pair of each pattern"
+    )
     parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if chosen.here:

@@ -1,7 +1,8 @@
 """Work beside the main thread that a Ctrl-C does not have to wait for.
 
 A pool of ``concurrent.futures`` is waited for where its block ends and again at the program's end, so a silent server would
-hold a person for as long as its time limit and all its retries are. What runs here only reads, and ends with the program.
+hold a person for as long as its time limit and all its retries are. What runs here ends with the program at any moment: it reads,
+or writes what is whole or not there.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,9 @@ from typing import Any, Final
 
 from . import boot, contexts, kernel_files, names, proof
 from . import index as indexes
+from .aside import aside
 from .assemble import MANIFEST_TYPE, Image, Layer, assemble, exported, merged, tree
-from .errors import PairFailed
+from .errors import PairFailed, PipelineError
 from .index import Bytes, Entry, Missing, Seconds, entry_of
 from .layers import unpack
 from .parts import Workshop
@@ -105,18 +107,36 @@ def publish(pair: Pair, digest: str, manifest: bytes, shop: Workshop) -> None:
 
 
 def _make(work: _Work, shop: Workshop) -> tuple[Image, Layer]:
-    pair, renderer = work.pair, shop.renderer
-    lock = renderer.lock
-    kernel, driver = pair.kernel, pair.driver
-    if why := kernel_files.unprovable(kernel, shop.inputs):
+    """The image of one pair, proved, and the layer that is its own.
+
+    The driver's userspace, which all its pairs share, is made beside the first one's compiling: unpacking and compressing
+    take one processor, and a compiler seldom has work for all of them.
+    """
+    pair = work.pair
+    if why := kernel_files.unprovable(pair.kernel, shop.inputs):
         raise PairFailed(why)
-    shop.toolchain(lock.toolchain(kernel))
-    base, userspace = shop.base(kernel.arch), shop.userspace(driver)
+    shop.toolchain(shop.renderer.lock.toolchain(pair.kernel))
+    base = shop.base(pair.kernel.arch)
+    userspace = aside(shop.userspace, pair.driver)
+    try:
+        kinds, layer = _compile(work, shop, userspace)
+        return _proved(work, shop, kinds, {"base": base, "userspace": userspace.result(), "kernel": layer}), layer
+    except (PipelineError, OSError):
+        userspace.exception()  # it ends before this pair does: nothing of a run goes on behind its last line
+        raise
+
+
+def _compile(work: _Work, shop: Workshop, userspace: Future[Layer]) -> tuple[list[Kind], Layer]:
+    """The kinds that compiled, in order of their making, and their layer.
+
+    Raises what ``userspace`` met as soon as a step is at its end: without it all further ones would be for nothing.
+    """
+    pair = work.pair
+    kernel, driver = pair.kernel, pair.driver
     contexts.write(pair.rendered, shop.docker, lambda text: shop.progress.note(pair.id, text))
     with shop.progress.step(pair.id, "fetch", f"fetched {counted(len(pair.rendered.files), 'input')}") as values:
         values["bytes"] = sum(file.size for _, file in pair.rendered.files)
         context = contexts.lay(pair.rendered, shop.docker, shop.inputs)
-    epoch = renderer.image_epoch(kernel, driver)
     kinds: list[Kind] = []
     exports: dict[Kind, str] = {}
     start = time.monotonic()
@@ -126,6 +146,8 @@ def _make(work: _Work, shop: Workshop) -> tuple[Image, Layer]:
     finally:
         work.seconds["build"] += time.monotonic() - start
     for kind in build_order(driver, pair.kinds):
+        if userspace.done():
+            userspace.result()
         tag = _modules_tag(pair, kind)
         start = time.monotonic()
         try:
@@ -143,16 +165,23 @@ def _make(work: _Work, shop: Workshop) -> tuple[Image, Layer]:
         finally:
             work.seconds["build"] += time.monotonic() - start
     with shop.progress.step(pair.id, "assemble", "assembled") as values:
-        layer = _kernel_layer(pair, kinds, exports, epoch, shop)
+        layer = _kernel_layer(pair, kinds, exports, shop.renderer.image_epoch(kernel, driver), shop)
         work.passing.append(layer)
         shop.engine.keep_newest(MODULES, KEEP, shop.in_use)
-        program = shop.store.add(tree({f.path: (f.mode, f.source.read_bytes()) for f in renderer.program}), epoch)
         values["bytes"] = layer.size
+    return kinds, layer
+
+
+def _proved(work: _Work, shop: Workshop, kinds: list[Kind], layers: Mapping[str, Layer]) -> Image:
+    """The image of ``layers``, after its proof."""
+    pair, renderer = work.pair, shop.renderer
+    kernel, driver = pair.kernel, pair.driver
+    epoch = renderer.image_epoch(kernel, driver)
     with shop.proving:
         start = time.monotonic()
         try:
             with shop.progress.step(pair.id, "proof", f"proved {' and '.join(kinds)} on the booted kernel"):
-                work.proof |= prove(pair, kinds, {"base": base, "userspace": userspace, "kernel": layer}, shop)
+                work.proof |= prove(pair, kinds, layers, shop)
         finally:
             work.seconds["proof"] += time.monotonic() - start
     labels = renderer.labels(kernel, driver, kinds) | {
@@ -163,9 +192,9 @@ def _make(work: _Work, shop: Workshop) -> tuple[Image, Layer]:
     for kind, modules in work.proof["modules"].items():
         labels |= {f"io.coreos-nvidia.srcversion.{kind}.{name}": m["srcversion"] for name, m in modules.items()}
     names = ["runtime base", f"userspace {driver.version}", f"modules for {kernel.kernel}", "nvidia-driver"]
-    layers = [base, userspace, layer, program]
-    image = assemble(layers, arch=kernel.arch, epoch=epoch, labels=labels, names=names, program=True)
-    return image, layer
+    program = shop.store.add(tree({f.path: (f.mode, f.source.read_bytes()) for f in renderer.program}), epoch)
+    own = [layers["base"], layers["userspace"], layers["kernel"], program]
+    return assemble(own, arch=kernel.arch, epoch=epoch, labels=labels, names=names, program=True)
 
 
 def _kernel_layer(pair: Pair, kinds: list[Kind], exports: Mapping[Kind, str], epoch: int, shop: Workshop) -> Layer:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 from .errors import BadFileError
 from .pinned import Os
 
 NO_FEED: tuple[Os, ...] = ("debian", "host")
 """Debian's archive is no family with a feed of releases; ``host`` is the machine one stands on."""
+_TITLES: Final[dict[Os, str]] = {"fedora-coreos": "Fedora CoreOS", "host": "this machine's"}
+"""What people call them, where that is not the name with capitals."""
+
+
+def title(os: Os) -> str:
+    """What people call the OS: ``Flatcar``, ``Fedora CoreOS``."""
+    return _TITLES.get(os) or os.replace("-", " ").title()
 
 
 @cache

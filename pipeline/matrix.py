@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from .pinned import Kernel, OsRelease
 from .plan import Pair
+from .versions import DriverVersion
 
 MAX_JOBS: Final = 256
 PAIRS_PER_JOB: Final = 40
@@ -97,6 +98,16 @@ def urgency(pairs: Iterable[Pair]) -> dict[int, tuple[object, ...]]:
         return *min(map(rank, kernel.releases)), kernel.os, kernel.arch, tuple(-n for n in newest), kernel.kernel
 
     return {id(kernel): key(kernel) for kernel in kernels}
+
+
+def as_built(pairs: Sequence[Pair]) -> list[Pair]:
+    """``pairs`` in the order of a run: kernels by urgency, on each what is soonest done, the newest driver first.
+
+    So a first run has its first image, which somebody can pull, as early as can be.
+    """
+    urgent = urgency(pairs)
+    newest = sorted(pairs, key=lambda pair: DriverVersion(pair.driver.version), reverse=True)
+    return sorted(newest, key=lambda pair: (urgent[id(pair.kernel)], len(pair.kinds)))
 
 
 def _joined(chunks: Iterable[list[Pair]], per_job: int) -> Iterator[list[list[Pair]]]:

@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 from doit.cmd_run import Run as DoitRun
 
 from .. import index as indexes
-from .. import ledger
+from .. import ledger, totals
 from ..errors import PipelineError, UsageError
 from ..index import Outcome
+from ..matrix import as_built
 from ..plan import Pair
 from ..publishing import publish
 from ..wording import counted
@@ -65,15 +66,16 @@ class Run(Strict, DoitRun):  # type: ignore[misc]
                     gc.freeze()
                     gc.enable()
                 result = int(super().execute(params, names) or 0) if names else 0
-                return self._finish(space, chosen, result)
+                return self._finish(space, args, chosen, result)
         except PipelineError as error:
             return 2 if space.brake.explains(error) else max(complain(error), 2)
 
-    def _finish(self, space: Workspace, chosen: Sequence[Pair], result: int) -> int:
-        totals = _settle(space, chosen) if chosen else {}
+    def _finish(self, space: Workspace, args: Sequence[str], chosen: Sequence[Pair], result: int) -> int:
+        everything = not set(args) - {"image"}
+        found = _settle(space, chosen, everything) if chosen or (everything and space.lock.pending) else {}
         if space.progress.problems or result:
             return max([2, *space.progress.problems.values()])
-        return 1 if totals.get("failed") else 0
+        return 1 if found.get("failed") else 0
 
 
 def _to_do(space: Workspace, chosen: Sequence[Pair], *, always: bool) -> list[Pair]:
@@ -84,16 +86,21 @@ def _to_do(space: Workspace, chosen: Sequence[Pair], *, always: bool) -> list[Pa
     pairs = [pair for pair in chosen if pair.exclusion is None]
     if not always and all(book.built(pair) or book.failed(pair) for pair in pairs):
         book.knows(space.plan)
-    return [pair for pair in pairs if always or not book.done(pair)]
+    left = [pair for pair in pairs if always or not book.done(pair)]
+    return as_built(left) if len(left) > 1 else left
 
 
-def _settle(space: Workspace, chosen: Sequence[Pair]) -> Mapping[str, int]:
-    """Settle the branch names, bring the index up to date here and in the registry, say the outcomes; how many of each."""
+def _settle(space: Workspace, chosen: Sequence[Pair], everything: bool) -> Mapping[str, int]:
+    """Settle the branch names, bring the index up to date here and in the registry, say the outcomes; how many of each.
+
+    A run over ``everything`` counts what the lock cannot pin yet in its last line too: nobody is to take that for done.
+    """
     book, progress = space.ledger, space.progress
     kept = ledger.local_document(space.root)
     if not space.to_do and book.knows(space.plan) and book.is_published(kept):
-        outcomes = [book.outcome(pair) for pair in chosen]
-        found = ledger.selected(ledger.local_index(space.root).pairs, chosen) if "failed" in outcomes else []
+        told = [(pair.kernel.os, book.outcome(pair)) for pair in chosen]
+        failed = any(outcome == "failed" for _, outcome in told)
+        found = ledger.selected(ledger.local_index(space.root).pairs, chosen) if failed else []
         serial = book.serial
     else:
         try:
@@ -103,30 +110,29 @@ def _settle(space: Workspace, chosen: Sequence[Pair]) -> Mapping[str, int]:
                 progress.problem(error)
             return _unpublished(space)
         found = ledger.selected(index.pairs, chosen)
-        outcomes, serial = [entry.outcome for entry in found], index.serial
-    totals = indexes.tally(outcomes)
-    words = ", ".join(f"{number} {name}" for name, number in totals.items())
+        told, serial = [(entry.os, entry.outcome) for entry in found], index.serial
+    counts = indexes.tally(outcome for _, outcome in told)
     if space.to_do:
         from ..deflate import deflate_is_known
 
         if not deflate_is_known():
             progress.note("", "this Python's zlib compresses differently: digests of this machine differ from others'")
-    text = f"{counted(len(outcomes), 'pair')}: {words or 'none'}; index {serial}"
-    progress.event("end", "", text, totals=dict(totals), serial=serial)
     for entry in found:
         if entry.outcome == "failed":
             print(f"doit: {entry.id} failed: {entry.reason}", file=sys.stderr)
-    return totals
+    text = totals.line([*told, *(totals.unpinned(space.lock.pending) if everything else ())])
+    progress.event("end", "", text, totals=dict(counts), serial=serial)
+    return counts
 
 
 def _unpublished(space: Workspace) -> Mapping[str, int]:
     """Say the end of a run whose outcomes are in no index yet, which the next run makes of the registry's tags."""
     outcomes: list[Outcome] = [space.progress.outcomes.get(pair.id, "pending") for pair in space.to_do or ()]
-    totals = indexes.tally(outcomes)
-    words = ", ".join(f"{number} {name}" for name, number in totals.items())
+    counts = indexes.tally(outcomes)
+    words = ", ".join(f"{number} {name}" for name, number in counts.items())
     text = f"{counted(len(outcomes), 'pair')} worked on: {words or 'none'}; the index could not be published, the next run does"
-    space.progress.event("end", "", text, totals=dict(totals))
-    return totals
+    space.progress.event("end", "", text, totals=dict(counts))
+    return counts
 
 
 def _chosen(space: Workspace, args: Sequence[str]) -> tuple[Pair, ...]:

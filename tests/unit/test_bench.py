@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import build, fleet, host, made_up, noop, parallel
-from pipeline import lock
+from bench import build, first_run, fleet, host, made_up, noop, parallel
+from pipeline import lock, wanted
 from pipeline.errors import UsageError
 from pipeline.registry import Registry
 from tests import samples
@@ -78,6 +78,32 @@ def test_figures_of_a_build_are_told_as_ratios_of_bare_make() -> None:
     assert "compiling alone: 0.90" in told
     assert "| the rest | 15.0 | 0.15 |" in told
     assert "Answers of open's own probes, held against the shared ones: 280 the same." in told
+
+
+def test_figures_of_a_first_run_are_its_ratio_of_bare_make_and_its_first_image() -> None:
+    """bench.first_run itself needs an engine and minutes: its figures are in docs/performance.md."""
+    step = {"event": "step", "pair": "base:amd64", "seconds": 2.0, "outcome": "ok", "text": "built in 2.0 s"}
+    built = [{"event": "outcome", "pair": name, "outcome": "built", "text": "built sha256:1"} for name in ("a", "b")]
+    figures = first_run.watched([(3.0, step), (90.0, built[0]), (140.0, built[1]), (141.0, {"event": "end"})], 142.0)
+    figures.bare.update({"a, open": 60.0, "b, open": 40.0})
+    told = first_run.report(figures)
+    assert "| base:amd64: built | 2.0 | 3.0 |" in told
+    assert "The first command took 142.0 s, bare make 100.0 s: 1.42 (goal 1.50)." in told
+    assert "The first of 2 images was in the registry after 90.0 s." in told
+    with pytest.raises(UsageError, match="failed: no"):
+        first_run.watched([(1.0, {"event": "outcome", "pair": "a", "outcome": "failed", "text": "failed: no"})], 2.0)
+    with pytest.raises(UsageError, match="no pair was built"):
+        first_run.watched([(1.0, {"event": "end"})], 2.0)
+
+
+def test_wishes_and_lock_are_narrowed_to_kinds_and_modules() -> None:
+    wishes, pinned = ((made_up.PINNED / name).read_text() for name in ("versions.toml", "versions.lock"))
+    made = {"kinds": ["open"], "modules": ["nvidia"]}
+    found = wanted.parse(made_up.narrowed(wishes, made), "versions.toml")
+    assert (found.build.kinds, found.build.modules) == (("open",), ("nvidia",))
+    assert {driver.required for driver in found.drivers} == {(), ("open",)}
+    assert {driver.required for driver in lock.parse(made_up.narrowed(pinned, made).encode()).drivers} == {(), ("open",)}
+    assert made_up.narrowed(pinned, {"kinds": [], "modules": []}) == pinned
 
 
 def test_answers_of_probes_are_compared_file_by_file() -> None:

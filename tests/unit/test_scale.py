@@ -39,7 +39,7 @@ def noop(place: Path, pairs: int) -> tuple[int, int, int]:
                 text=True,
                 check=True,
             )
-            assert f"{pairs} pairs: {pairs} built" in done.stderr
+            assert f"{pairs} of {pairs} pairs built" in done.stderr
             calls: int = pstats.Stats(str(place / "profile")).total_calls  # type: ignore[attr-defined]
             return calls, len(proxy.seen), len(tags) + 2  # what every image stands on, and the index
 

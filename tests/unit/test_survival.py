@@ -114,7 +114,7 @@ def test_without_doits_database_and_without_any_local_state_nothing_is_built_aga
     status, _, err = run(project)
     assert status == 0
     assert len(builds(project)) == COUNT
-    assert f"{COUNT} pairs: {COUNT} built" in err
+    assert f"{COUNT} of {COUNT} pairs built" in err
 
 
 def test_status_after_a_run_is_the_index_that_the_run_published(project: SmallProject) -> None:
