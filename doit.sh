@@ -54,7 +54,7 @@ need_root() {
 # Two runs do not both make the machine ready; the lock goes with the process.
 alone() {
     local problem
-    problem=$(mkdir -p "$ROOT/build" 2>&1 && : 2>&1 >>"$ROOT/build/machine.lock") ||
+    problem=$({ mkdir -p "$ROOT/build" && printf '%4096s' '' >"$ROOT/build/machine.lock"; } 2>&1) ||
         die "$ROOT/build: ${problem##*: }: mend its rights, or free some space on its disk"
     exec 9>"$ROOT/build/machine.lock"
     flock --nonblock 9 || { say "waiting for another run that makes the machine ready" && flock 9; }
@@ -166,7 +166,8 @@ case ${1-} in
         exit
         ;;
     # What needs no engine, no registry and no root.
-    list | render | status | matrix | host | page | update | prune | fetch | help | info | clean | forget | --version)
+    list | render | status | matrix | host | page | update | prune | fetch | help | info | clean | forget | ignore | \
+        reset-dep | tabcompletion | --version)
         python_ready
         ;;
     test)
@@ -183,7 +184,7 @@ case ${1-} in
             python_ready
         else
             refuse_unknown "$@"
-            are_tasks "${words[@]}" || unclear=yes
+            are_tasks "${words[@]}" || is_command "${words[0]}" || unclear=yes
             alone
             all_ready
         fi

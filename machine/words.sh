@@ -12,6 +12,8 @@ commands() {
 
 tasks() { sed -n 's/^def task_\([A-Za-z0-9_]*\)(.*/\1/p' "$ROOT/dodo.py"; }
 
+is_command() { commands | grep -qxF -e "$1"; }
+
 # are_tasks [WORD...]: each is the very name of a task, or there is none
 are_tasks() {
     local word known=''
