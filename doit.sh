@@ -4,6 +4,7 @@
 #   ./doit.sh [WORD ...]      what 'doit WORD ...' does; without a word: every pinned pair
 #   ./doit.sh test [WORD ...] all tests; further words go to pytest
 #   ./doit.sh down [--purge]  stop what this script started; --purge deletes its images as well
+#   ./doit.sh help [COMMAND]  what doit says of its commands; -h or --help: this
 #
 # Ready means: the Python environment .venv; a container engine and a registry, private ones where none answers.
 # What already serves is left alone: DOCKER_HOST, DRIVER_REGISTRY, the machine's own engine. Root, or sudo, is used to
@@ -18,6 +19,11 @@ say() { printf 'doit.sh: %s\n' "$*" >&2; }
 die() {
     say "$@"
     exit 2
+}
+
+refuse() {
+    say "$@"
+    exit 3
 }
 
 as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -36,6 +42,8 @@ need_root() {
 . "$ROOT/machine/processes.sh"
 # shellcheck source=machine/packages.sh
 . "$ROOT/machine/packages.sh"
+# shellcheck source=machine/words.sh
+. "$ROOT/machine/words.sh"
 # shellcheck source=machine/python.sh
 . "$ROOT/machine/python.sh"
 # shellcheck source=machine/engine.sh
@@ -45,8 +53,9 @@ need_root() {
 
 # Two runs do not both make the machine ready; the lock goes with the process.
 alone() {
-    mkdir -p "$ROOT/build" || exit 2
-    [ -w "$ROOT/build" ] || die "$ROOT/build is not writable: mend its rights"
+    local problem
+    problem=$({ mkdir -p "$ROOT/build" && printf '%4096s' '' >"$ROOT/build/machine.lock"; } 2>&1) ||
+        die "$ROOT/build: ${problem##*: }: mend its rights, or free some space on its disk"
     exec 9>"$ROOT/build/machine.lock"
     flock --nonblock 9 || { say "waiting for another run that makes the machine ready" && flock 9; }
 }
@@ -82,9 +91,10 @@ probe() {
     [ -n "${registry_answers+set}" ] || die "machine/probe.py failed: it needs Python 3.11 or newer"
 }
 
-# all_ready LIST...: the Python environment, an engine, a registry, and the packages of the lists
+# all_ready LIST...: the Python environment, an engine, a registry, and the packages of the lists; where any of these is not
+# there, what the words mean is asked first
 all_ready() {
-    local engine engine_from engine_problem registry_port registry_answers made=''
+    local engine engine_from engine_problem registry_port registry_answers made='' absent ready=yes
     local packages=("$BASE_PACKAGES" "$PROOF_PACKAGES" "$@")
     if grep -qs '_arm64\.deb"' "$ROOT/versions.lock"; then packages+=("$ARM64_PACKAGES"); fi # its base is made of such
     if environment_is_ready; then
@@ -94,14 +104,26 @@ all_ready() {
         some_python
     fi
     probe
+    if [ -z "$engine" ]; then
+        packages+=("$ENGINE_PACKAGES")
+        ready=''
+    fi
+    if [ -n "$registry_port" ]; then
+        packages+=("$REGISTRY_PACKAGES")
+        registry_is_ready "$registry_port" "$registry_answers" || ready=''
+    fi
+    absent=$(missing "${packages[@]}")
+    if [ -n "$unclear" ] && { [ -z "$ready" ] || [ -n "$absent$engine_problem" ]; }; then
+        [ -n "$made" ] || make_environment
+        made=yes
+        "$ROOT/.venv/bin/doit" run --check-words "${words[@]}" 9>&- || exit
+    fi
     if [ -n "$engine" ] && [ -n "$engine_problem" ]; then
         die "no container engine answers at $engine ($engine_problem): mend $engine_from, or unset it to have one started"
     fi
     [ -z "$registry_port" ] || refuse_taken "$registry_port" "$registry_answers"
-    [ -n "$engine" ] || packages+=("$ENGINE_PACKAGES")
-    [ -z "$registry_port" ] || packages+=("$REGISTRY_PACKAGES")
-    # shellcheck disable=SC2046
-    install_packages $(missing "${packages[@]}")
+    # shellcheck disable=SC2086
+    install_packages $absent
     [ -n "$engine" ] || need_root "start a container engine (Docker's own: $engine_problem)"
     [ -n "$made" ] || make_environment
     if [ -n "$registry_port" ]; then ensure_registry "$registry_port" "$registry_answers"; fi
@@ -112,7 +134,8 @@ all_ready() {
 down() {
     case $#,${1-} in
         0, | 1,--purge) ;;
-        *) say "down takes --purge or nothing" && exit 3 ;;
+        1,-h | 1,--help) usage && return ;;
+        *) refuse "down takes --purge or nothing" ;;
     esac
     alone
     stop_registry
@@ -129,23 +152,42 @@ down() {
     fi
 }
 
+# What doit is to run, and whether it may be that this means nothing, which doit itself has to say.
+words=("$@")
+unclear=''
 case ${1-} in
     down)
         shift
         down "$@"
         exit
         ;;
+    -h | --help)
+        usage
+        exit
+        ;;
     # What needs no engine, no registry and no root.
-    list | render | status | matrix | host | page | update | prune | fetch | help | info | clean | forget | --version | --help)
+    list | render | status | matrix | host | page | update | prune | fetch | help | info | clean | forget | ignore | \
+        reset-dep | tabcompletion | --version)
         python_ready
         ;;
     test)
-        alone
-        all_ready "$TEST_PACKAGES" "$ARM64_PACKAGES"
+        if asks_for_help "$@"; then
+            python_ready
+        else
+            alone
+            all_ready "$TEST_PACKAGES" "$ARM64_PACKAGES"
+        fi
         ;;
     *)
-        alone
-        all_ready
+        [ "${1-}" != run ] || words=("${@:2}")
+        if asks_for_help "$@"; then
+            python_ready
+        else
+            refuse_unknown "$@"
+            are_tasks "${words[@]}" || is_command "${words[0]}" || unclear=yes
+            alone
+            all_ready
+        fi
         ;;
 esac
 exec 9>&-

@@ -10,6 +10,8 @@ ENGINE_RUN=/run/driver-engine-$ENGINE_ID
 ENGINE_DATA=$ROOT/build/engine
 ENGINE_ENV=$ROOT/build/engine.env
 ENGINE_HOST=unix://$ENGINE_RUN/docker.sock
+# By which dockerd reaches the registries that it pulls a vendor's image from.
+NETWORK_VARIABLES='HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy SSL_CERT_FILE SSL_CERT_DIR'
 
 engine_pid() { pid_of "$ENGINE_RUN/docker.pid" "$ENGINE_HOST"; }
 containerd_pid() { pid_of "$ENGINE_RUN/containerd.pid" "$ENGINE_RUN/containerd.toml"; }
@@ -29,10 +31,10 @@ start_engine() {
         say "no control groups are mounted here: the engine gets mounts of its own"
         within=(unshare --mount --propagation private sh -c "$MOUNT_CGROUPS" sh)
     fi
-    spawn root "$ENGINE_RUN/containerd.pid" "$ENGINE_DATA/log" "${within[@]}" containerd --config "$ENGINE_RUN/containerd.toml"
+    spawn root "$ENGINE_RUN/containerd.pid" "$ENGINE_DATA/log" '' "${within[@]}" containerd --config "$ENGINE_RUN/containerd.toml"
     wait_for_engine 60 containerd_pid test -S "$ENGINE_RUN/containerd.sock"
     [ ${#within[@]} -eq 0 ] || within=(nsenter --mount --target "$(containerd_pid)")
-    spawn root "$ENGINE_RUN/docker.pid" "$ENGINE_DATA/log" "${within[@]}" \
+    spawn root "$ENGINE_RUN/docker.pid" "$ENGINE_DATA/log" "$NETWORK_VARIABLES" "${within[@]}" \
         dockerd --host "$ENGINE_HOST" --containerd "$ENGINE_RUN/containerd.sock" --data-root "$ENGINE_DATA/data" \
         --exec-root "$ENGINE_RUN/exec" --pidfile "$ENGINE_RUN/dockerd.pid" --group "$(id -g)" \
         --bridge=none --iptables=false --ip6tables=false --ip-masq=false

@@ -20,6 +20,7 @@ runc runc
 '
 REGISTRY_PACKAGES='
 docker-registry docker-registry
+perl-base perl
 '
 PROOF_PACKAGES='
 qemu-system-x86 qemu-system-x86_64

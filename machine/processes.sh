@@ -1,12 +1,26 @@
 # shellcheck shell=bash
 # Processes that outlive doit.sh: started in a session of their own, known by a pid file and their command line. Sourced by doit.sh.
 
-# spawn ROOT_OR_USER PIDFILE LOG COMMAND...: start COMMAND in the background, its output added to LOG
+# All that a daemon gets to see of this environment, which may hold passwords and keys: daemons outlive the run that had them.
+DAEMON_VARIABLES='PATH HOME LANG TMPDIR'
+
+# Values come through a pipe: a proxy's may hold a password, and anybody reads a command line.
+# shellcheck disable=SC2016 # the inner shell's words
+START_DAEMON='
+echo $$ >"$1" && log=$2 && shift 2
+for name in $(compgen -e); do unset "$name"; done
+while IFS= read -r -d "" pair; do export "${pair?}"; done
+exec "$@" >>"$log" 2>&1 </dev/null
+'
+
+# spawn ROOT_OR_USER PIDFILE LOG NAMES COMMAND...: start COMMAND in the background, its output added to LOG, in an environment
+# of DAEMON_VARIABLES and the further NAMES alone
 spawn() {
-    local as=as_root
+    local as=as_root name
     [ "$1" = root ] || as='env'
-    # shellcheck disable=SC2016 # the inner shell's words
-    "$as" setsid --fork sh -c 'echo $$ >"$1" && log=$2 && shift 2 && exec "$@" >>"$log" 2>&1' sh "${@:2}" </dev/null >/dev/null 9>&-
+    for name in $DAEMON_VARIABLES $4; do
+        [ -z "${!name+set}" ] || printf '%s=%s\0' "$name" "${!name}"
+    done | "$as" setsid --fork bash -c "$START_DAEMON" bash "$2" "$3" "${@:5}" >/dev/null 9>&-
 }
 
 # pid_of PIDFILE WORD: the process of the file where it lives and WORD is one of its arguments; fails otherwise
@@ -39,6 +53,13 @@ signal() {
 is_alive() {
     local state
     state=$(sed -n 's/^State:[[:space:]]*//p' "/proc/$1/status" 2>/dev/null) && [ -n "$state" ] && [ "${state#[ZX]}" = "$state" ]
+}
+
+# serves PID PORT: it is that very process which listens on loopback at PORT
+serves() {
+    local socket
+    socket=$(awk -v at="0100007F:$(printf %04X "$2")" '$2 == at && $4 == "0A" { print "socket:[" $10 "]" }' /proc/net/tcp)
+    [ -n "$socket" ] && find "/proc/$1/fd" -lname '*' -printf '%l\n' 2>/dev/null | grep -qxF -e "$socket"
 }
 
 # wait_until SECONDS COMMAND...: true as soon as COMMAND is

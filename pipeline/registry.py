@@ -22,6 +22,7 @@ import msgspec
 from .errors import DeleteRefusedError, DiskError, RegistryError, UsageError
 from .partfile import PartFile
 from .registry_http import ANSWER_HINT, NETWORK_HINT, AgainError, Answer, Call, RegistryHttp, codes, own_words
+from .registry_writer import Writer
 from .versions import check_tag
 
 MANIFEST_TYPES: Final = (
@@ -64,6 +65,9 @@ class Registry:
     ``timeout`` is (connect, read) in seconds; what is only read is waited for at most READ_SILENCE, since no registry needs
     minutes for it, while one that moves an upload into place does. ``attempts`` is how often a thing is tried. Every method
     raises RegistryError where the registry gave no clear answer, and what credentials.find raises where a login is asked for.
+
+    ``writer``: where its storage is written to, if not at ``place``. An upload is begun, looked for and ended there; all else
+    that is read is read at ``place``, also what has just been pushed, since that is what everybody else gets to see.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Registry:
         place: str,
         *,
         name: str = "driver",
+        writer: Writer | None = None,
         environ: Mapping[str, str] = os.environ,
         sleep: Callable[[float], None] = time.sleep,
         attempts: int = 5,
@@ -78,13 +83,15 @@ class Registry:
     ) -> None:
         """``place`` is ``host[:port][/path]``. Raises UsageError where that is no place of a registry."""
         self.host, self.repository = _checked(place, name)
-        self._http = RegistryHttp(self.host, self.repository, environ, sleep, attempts, timeout)
+        self._http = self._writes = RegistryHttp(self.host, self.repository, environ, sleep, attempts, timeout)
+        if writer:
+            self._writes = RegistryHttp(self.host, self.repository, environ, sleep, attempts, timeout, writer=writer)
         self._base, self._error = self._http.base, self._http.login.error
 
     @property
     def requests(self) -> int:
         """HTTP requests made so far, those for tokens too."""
-        return self._http.requests
+        return sum(http.requests for http in {self._http, self._writes})
 
     def reference(self, ref: str) -> str:
         """``host/repository:tag`` or ``host/repository@sha256:…``: what docker and podman call it."""
@@ -194,7 +201,7 @@ class Registry:
 
         def once() -> bool:
             nonlocal begun
-            if self._http.once(self._blob_call("HEAD", digest)).status == 200:
+            if self._writes.once(self._blob_call("HEAD", digest, base=self._writes.base)).status == 200:
                 return begun  # an upload whose answer was lost may have arrived
             begun = True
             location = self._open_upload(digest, mount_from)
@@ -202,10 +209,10 @@ class Registry:
                 url = f"{location}{'&' if urlsplit(location).query else '?'}{urlencode({'digest': digest})}"
                 headers = {"Content-Type": "application/octet-stream"}
                 what = f"push of blob {digest}"
-                self._http.once(Call(what, "PUT", url, (201,), headers, source if size else b""))
+                self._writes.once(Call(what, "PUT", url, (201,), headers, source if size else b""))
             return True
 
-        return self._http.persist(once)
+        return self._writes.persist(once)
 
     def push_manifest(self, data: bytes, media_type: str, refs: Sequence[str], *, shared: bool = False) -> str:
         """Store ``data`` under each tag (by its digest where there is none), then read each back; its digest.
@@ -215,8 +222,8 @@ class Registry:
         digest = _sha256(data)
         targets = list(refs) or [digest]
         for ref in targets:
-            url, headers = self._manifest_call("PUT", ref).url, {"Content-Type": media_type}
-            self._http.request(Call(f"push of manifest {ref}", "PUT", url, (200, 201, 202), headers, data))
+            url, headers = self._manifest_call("PUT", ref, base=self._writes.base).url, {"Content-Type": media_type}
+            self._writes.request(Call(f"push of manifest {ref}", "PUT", url, (200, 201, 202), headers, data))
         for ref in [digest] if shared else targets:
             if (found := self.digest(ref)) != digest:
                 hint = "see that nothing else pushes this tag, then run it again"
@@ -227,8 +234,8 @@ class Registry:
         """Delete the manifest with this digest and so every tag on it; nothing where it is gone already."""
         if not _DIGEST.fullmatch(digest):
             raise self._error(f"'{digest}' is not a sha256 digest", "delete by digest: a tag may have moved")
-        url, scopes = f"{self._base}manifests/{digest}", (f"repository:{self.repository}:pull,push,delete",)
-        answer = self._http.request(Call(f"delete {digest}", "DELETE", url, (200, 202, 400, 404, 405), scopes=scopes))
+        url, scopes = f"{self._writes.base}manifests/{digest}", (f"repository:{self.repository}:pull,push,delete",)
+        answer = self._writes.request(Call(f"delete {digest}", "DELETE", url, (200, 202, 400, 404, 405), scopes=scopes))
         if answer.status in (400, 405):
             hint = "let the registry delete (storage.delete.enabled), or remove it by the registry's own means"
             said = self._error(f"delete {digest}: {answer.status} {own_words(answer.body)}", hint)
@@ -236,20 +243,20 @@ class Registry:
 
     # Calls.
 
-    def _manifest_call(self, method: str, ref: str) -> Call:
+    def _manifest_call(self, method: str, ref: str, *, base: str = "") -> Call:
         place = ref if _DIGEST.fullmatch(ref) else check_tag(ref)
         accept = {"Accept": ", ".join(MANIFEST_TYPES)}
-        return Call(f"manifest {ref}", method, f"{self._base}manifests/{place}", (200, 404), accept)
+        return Call(f"manifest {ref}", method, f"{base or self._base}manifests/{place}", (200, 404), accept)
 
-    def _blob_call(self, method: str, digest: str, limit: int = 0) -> Call:
+    def _blob_call(self, method: str, digest: str, *, limit: int = 0, base: str = "") -> Call:
         if not _DIGEST.fullmatch(digest):
             raise self._error(f"'{digest}' is not a sha256 digest", "see what names this blob")
         ok = (200, 404) if method == "HEAD" else (200,)
-        return Call(f"blob {digest}", method, f"{self._base}blobs/{digest}", ok, limit=limit)
+        return Call(f"blob {digest}", method, f"{base or self._base}blobs/{digest}", ok, limit=limit)
 
     def _open_upload(self, digest: str, mount_from: str) -> str:
         """Where to send the blob; nothing where it could be mounted."""
-        call = Call(f"push of blob {digest}", "POST", f"{self._base}blobs/uploads/", (202,))
+        call = Call(f"push of blob {digest}", "POST", f"{self._writes.base}blobs/uploads/", (202,))
         answer: Answer | None = None
         if mount_from and mount_from != self.repository:
             if not _REPOSITORY.fullmatch(mount_from):
@@ -257,16 +264,16 @@ class Registry:
             url = f"{call.url}?{urlencode({'mount': digest, 'from': mount_from})}"
             scopes = (f"repository:{self.repository}:pull,push", f"repository:{mount_from}:pull")
             try:
-                answer = self._http.once(Call(call.what, "POST", url, (201, 202), scopes=scopes))
+                answer = self._writes.once(Call(call.what, "POST", url, (201, 202), scopes=scopes))
             except RegistryError:  # no right to read the other repository, or no mounts here: then it is sent
                 answer = None
-        answer = answer or self._http.once(call)
+        answer = answer or self._writes.once(call)
         if answer.status == 201:
             return ""
         location = answer.headers.get("Location", "")
         if not location:
             raise self._error(f"{call.what}: no Location in the answer", ANSWER_HINT)
-        return self._http.followed(call.what, call.url, location)
+        return self._writes.followed(call.what, call.url, location)
 
 
 def _checked(place: str, name: str) -> tuple[str, str]:

@@ -23,9 +23,10 @@ import requests
 import urllib3
 from requests.auth import AuthBase
 
-from .errors import NO_ROOM, DiskError, RegistryError, RegistryFullError, one_line
+from .errors import NO_ROOM, DiskError, LoginError, RegistryError, RegistryFullError, one_line
 from .http_answers import cause, is_loopback, retry_after
 from .registry_login import Login
+from .registry_writer import Writer
 from .wording import counted
 
 T = TypeVar("T")
@@ -37,6 +38,7 @@ MAX_REDIRECTS: Final = 5
 ANSWER_HINT: Final = "see whether DRIVER_REGISTRY names a registry, and what stands between"
 NETWORK_HINT: Final = "see that it runs and that DRIVER_REGISTRY names it, check network and proxy, then run it again"
 FULL_HINT: Final = "free space where the registry keeps its data, then run it again"
+READ_ONLY_HINT: Final = "it is for reading alone; the one that ./doit.sh started takes what the user pushes who started it"
 SERVER_HINT: Final = "see the registry's log and its free space, then run it again"
 _CHUNK: Final = 1 << 16
 _BODY: Final = 8 << 20
@@ -89,7 +91,10 @@ class _Authorization(AuthBase):
 
 
 class RegistryHttp:
-    """Exchanges with the registry at ``host`` about ``repository``. Threads may share it. ``base`` ends in ``/``."""
+    """Exchanges with the registry at ``host`` about ``repository``. Threads may share it. ``base`` ends in ``/``.
+
+    ``writer``: whom to ask in place of ``host``, which names the registry in messages all the same.
+    """
 
     def __init__(
         self,
@@ -99,13 +104,15 @@ class RegistryHttp:
         sleep: Callable[[float], None],
         attempts: int,
         timeout: tuple[float, float],
+        *,
+        writer: Writer | None = None,
     ) -> None:
         self.requests = 0
-        server = _API.get(host, host)
+        server = writer.address if writer else _API.get(host, host)
         self._near = is_loopback(urlsplit(f"//{server}").hostname or "")
         plain = self._near or environ.get("DRIVER_INSECURE") == "1"
         self.base = f"{'http' if plain else 'https'}://{server}/v2/{repository}/"
-        self.login = Login(host, repository, environ, self._token, near=self._near)
+        self.login = Login(host, repository, environ, self._token, near=self._near, given=writer.login if writer else None)
         self._sleep, self._attempts, self._timeout = sleep, attempts, timeout
         self._sessions = threading.local()
         self._count = threading.Lock()
@@ -262,6 +269,9 @@ class RegistryHttp:
             return AgainError(why, SERVER_HINT, retry_after(response.headers.get("Retry-After", "")))
         if status == 404 and "BLOB_UPLOAD_UNKNOWN" in codes(bytes(body)):
             return AgainError(why, SERVER_HINT)  # the session is lost: the upload begins anew
+        if status == 405 and call.method in ("POST", "PUT"):
+            said = self.login.error(why, READ_ONLY_HINT)
+            return LoginError(said.message, hint=said.hint)
         if status in (401, 403):
             return self.login.denied(why)
         return self.login.error(why, SERVER_HINT if status >= 500 or status == 413 else ANSWER_HINT)

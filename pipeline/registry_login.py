@@ -29,15 +29,18 @@ Get = Callable[[str, str, str], bytes]
 class Login:
     """What we are to one repository. Threads may share it: those that start at once wait for one token.
 
-    ``get`` asks the token server. ``near`` is True for a registry on this machine: its token server may be too.
+    ``get`` asks the token server. ``near`` is True for a registry on this machine: its token server may be too. ``given``: the
+    login itself, where it is not to be looked for.
     """
 
-    def __init__(self, host: str, repository: str, environ: Mapping[str, str], get: Get, *, near: bool) -> None:
+    def __init__(
+        self, host: str, repository: str, environ: Mapping[str, str], get: Get, *, near: bool, given: Credentials | None = None
+    ) -> None:
         self._host, self._repository, self._environ = host, repository, environ
         self._get, self._near = get, near
         self._insecure = environ.get("DRIVER_INSECURE") == "1"
         self._lock = threading.Lock()
-        self._known: Credentials | None = None
+        self._given = self._known = given
         self._challenge: Challenge | None = None
         self._tokens: dict[tuple[str, ...], tuple[str, float]] = {}
 
@@ -83,9 +86,14 @@ class Login:
 
     def denied(self, why: str) -> LoginError:
         """The error of a 401 or 403, which says how to log in."""
+        if self._given:
+            return self._login_error(why, f"{self._given.source} is not of the registry that runs now: run ./doit.sh again")
         how = f"'docker login {self._host}', or set {USER} and {PASSWORD}"
         known = f"the login from {self._known.source} is not enough; " if self._known else ""
-        said = self.error(why, f"{known}log in with {how}")
+        return self._login_error(why, f"{known}log in with {how}")
+
+    def _login_error(self, why: str, hint: str) -> LoginError:
+        said = self.error(why, hint)
         return LoginError(said.message, hint=said.hint)
 
     def _scopes(self, reading: bool) -> tuple[str, ...]:

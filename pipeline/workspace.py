@@ -104,12 +104,13 @@ class Workspace:
     @lazy
     def registry(self) -> Registry:
         """Where images go."""
+        from . import registry_writer
         from .registry import Registry
 
-        place = self.settings.registry
-        if not self.impatient:
-            return Registry(place, environ=self.environ)
-        return Registry(place, environ=self.environ, attempts=2, timeout=(4, 4), sleep=lambda wish: time.sleep(min(wish, 1.0)))
+        place, environ = self.settings.registry, self.environ
+        if self.impatient:
+            return Registry(place, environ=environ, attempts=2, timeout=(4, 4), sleep=lambda wish: time.sleep(min(wish, 1.0)))
+        return Registry(place, writer=registry_writer.find(place, self.root / registry_writer.WRITER_FILE), environ=environ)
 
     @lazy
     def ledger(self) -> Ledger:

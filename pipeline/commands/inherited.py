@@ -13,7 +13,7 @@ from doit.doit_cmd import DoitMain
 from doit.exceptions import InvalidCommand
 
 from ..errors import UsageError
-from .plain import UNKNOWN_HINT, Strict
+from .plain import Strict, unknown
 
 
 class Help(Strict, DoitHelp):  # type: ignore[misc]
@@ -27,7 +27,7 @@ class Help(Strict, DoitHelp):  # type: ignore[misc]
             raise UsageError(f"help takes one word, not '{args[1]}' too", hint="see 'doit help'")
         if args and args[0] != "task" and args[0] not in self.cmds:
             if not DoitCmdBase.execute(self, params, args):
-                raise UsageError(f"'{args[0]}' is neither a command nor a task", hint=UNKNOWN_HINT)
+                raise unknown(args[0], self.cmds)
             return 0
         return int(super().execute(params, args) or 0)
 
@@ -57,6 +57,12 @@ class Program(DoitMain):  # type: ignore[misc]
     BIN_NAME = "doit"
     DOIT_CMDS: ClassVar[tuple[type, ...]] = tuple(_strict(kind) for kind in DoitMain.DOIT_CMDS if kind is not DumpDB)
     """Not ``dumpdb``: it reads a database of another make than ours, and gives a traceback."""
+
+    def get_cmds(self) -> Any:
+        """All commands, whose names every one of them is told."""
+        found = super().get_cmds()
+        Strict.commands.update(found)
+        return found
 
     def process_args(self, cmd_args: Sequence[str]) -> list[str]:
         """All of ``cmd_args``."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from doit.cmd_base import Command
 from doit.cmdparse import CmdParseError
@@ -50,6 +51,20 @@ def late_option(word: str) -> UsageError:
     return UsageError(f"option {word} stands behind a word", hint="options come first")
 
 
+def unknown(word: str, commands: Iterable[str], tasks: Iterable[str] = ()) -> UsageError:
+    """The error for a word that is no task, where one is read, or the first of a command line and no command either."""
+    if word in commands:
+        return UsageError(f"'{word}' is a command, not a task", hint="a command comes first, its options behind it")
+    return UsageError(f"'{word}' is neither a command nor a task", hint=guess(word, [*commands, *tasks]) + UNKNOWN_HINT)
+
+
+def guess(word: str, names: Sequence[str]) -> str:
+    """``did you mean 'status'? `` where one of ``names`` is close to ``word``; else nothing."""
+    from difflib import get_close_matches
+
+    return "".join(f"did you mean '{name}'? " for name in get_close_matches(word, names, n=1, cutoff=0.7))
+
+
 def only_pairs(words: Sequence[str]) -> None:
     """Raise UsageError for a word that can be no pattern of pairs: nothing chosen would read as nothing to do."""
     for word in words:
@@ -74,6 +89,8 @@ class Strict:
     """A command that says in one line which option it does not know, or that it was interrupted; doit's own words are long."""
 
     name = ""
+    commands: ClassVar[set[str]] = set()
+    """The names of all commands, once the program knows them."""
 
     def parse_execute(self, in_args: Sequence[str]) -> int:
         """Parse and execute; status 3 for what cannot be parsed, 130 after Ctrl-C."""
@@ -81,13 +98,16 @@ class Strict:
             return int(super().parse_execute(in_args) or 0)  # type: ignore[misc]
         except CmdParseError as error:
             what = str(error).partition(" (parsing options")[0].removeprefix("Error parsing Command: ")
-            return complain(UsageError(what, hint=f"see 'doit help {self.name}'"))
+            option = re.match(r"option (--\S+) not recognized", what)
+            names = [f"--{known.long}" for known in self.cmdparser.options if known.long]  # type: ignore[attr-defined]
+            return complain(UsageError(what, hint=f"{guess(option[1], names) if option else ''}see 'doit help {self.name}'"))
         except (InvalidCommand, InvalidTask, InvalidDodoFile) as error:
-            unknown = getattr(error, "not_found", None)
-            if unknown and unknown.startswith("-"):
-                return complain(late_option(unknown))
-            what = f"'{unknown}' is neither a command nor a task" if unknown else str(error).rstrip(".")
-            return complain(UsageError(what, hint=UNKNOWN_HINT))
+            word = getattr(error, "not_found", None)
+            if word and word.startswith("-"):
+                return complain(late_option(word))
+            if word:
+                return complain(unknown(word, self.commands, (task.name for task in getattr(self, "task_list", ()))))
+            return complain(UsageError(str(error).rstrip("."), hint=UNKNOWN_HINT))
         except DatabaseException as error:
             what = str(error).rpartition("Original error: ")[2].strip()
             hint = "free some disk space; if that is not it, delete the file: the registry holds all that counts"

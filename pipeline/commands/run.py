@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Mapping, Sequence
+from fnmatch import filter as matching_names
 from typing import Any, ClassVar
 
 from doit.cmd_run import Run as DoitRun
+from doit.control import TaskControl
 
 from .. import index as indexes
 from .. import ledger, totals
@@ -38,6 +40,14 @@ class Run(Strict, DoitRun):  # type: ignore[misc]
             "default": False,
             "help": "try pairs again whose present recipe is known to fail",
         },
+        {
+            "name": "check_words",
+            "short": "",
+            "long": "check-words",
+            "type": bool,
+            "default": False,
+            "help": "only say which of the options and words cannot be meant; ./doit.sh asks this before it starts anything",
+        },
         {**JSON, "help": "print one JSON event a step on stdout"},
     )
 
@@ -57,11 +67,16 @@ class Run(Strict, DoitRun):  # type: ignore[misc]
                 from ..signing import signer
 
                 signer(space.environ)  # a key that cannot sign the index is said now, not after hours of building
+            if params.get("check_words"):
+                space.to_do = _chosen(space, args, asking=False)
+                self._execute = self._check
+                names = _tasks(space, args)
+                return int(super().execute(params, names) or 0) if names else 0
             with space.alone():
                 gc.disable()  # tens of thousands of records that all stay: the collector would go over them again and again
                 chosen = _chosen(space, args)
                 space.to_do = _to_do(space, chosen, always=bool(params.get("always")))
-                names = [name for name in args if not name.startswith("image")] + [f"image:{p.id}" for p in space.to_do]
+                names = _tasks(space, args)
                 if names:
                     gc.freeze()
                     gc.enable()
@@ -70,12 +85,22 @@ class Run(Strict, DoitRun):  # type: ignore[misc]
         except PipelineError as error:
             return 2 if space.brake.explains(error) else max(complain(error), 2)
 
+    def _check(self) -> int:
+        """In place of a run: raises InvalidCommand for a word that is no task."""
+        TaskControl(self.task_list).process(self.sel_tasks)
+        return 0
+
     def _finish(self, space: Workspace, args: Sequence[str], chosen: Sequence[Pair], result: int) -> int:
         everything = not set(args) - {"image"}
         found = _settle(space, chosen, everything) if chosen or (everything and space.lock.pending) else {}
         if space.progress.problems or result:
             return max([2, *space.progress.problems.values()])
         return 1 if found.get("failed") else 0
+
+
+def _tasks(space: Workspace, args: Sequence[str]) -> list[str]:
+    """What doit is to run for ``args``."""
+    return [name for name in args if not name.startswith("image")] + [f"image:{pair.id}" for pair in space.to_do or ()]
 
 
 def _to_do(space: Workspace, chosen: Sequence[Pair], *, always: bool) -> list[Pair]:
@@ -135,13 +160,27 @@ def _unpublished(space: Workspace) -> Mapping[str, int]:
     return counts
 
 
-def _chosen(space: Workspace, args: Sequence[str]) -> tuple[Pair, ...]:
-    names = list(args)
-    if names and not any(name.startswith(_NEEDS_REGISTRY) or "*" in name for name in names):
+def _chosen(space: Workspace, args: Sequence[str], *, asking: bool = True) -> tuple[Pair, ...]:
+    """The pairs that ``args`` are about; ``asking``: begin to ask the registry for its tags meanwhile."""
+    if args and not any(name.startswith(_NEEDS_REGISTRY) or "*" in name for name in args):
         return ()
-    known = ("render", "toolchain", "driver", "image")
-    for name in names:
-        if "*" in name and not name.startswith(known):
-            raise UsageError(f"'{name}' matches no task", hint="a pair's task is image:<os>/<arch>:<kernel>-<driver>")
-    space.ledger.ask()
-    return space.plan.select(names)
+    patterns = [name for name in args if "*" in name and not name.startswith("image")]
+    for pattern in patterns:
+        if not matching_names(_shared(space), pattern):
+            hint = "'doit list --all' names them" if ":" in pattern else "a pair's task is image:<os>/<arch>:<kernel>-<driver>"
+            raise UsageError(f"'{pattern}' matches no task", hint=hint)
+    if asking:
+        space.ledger.ask()
+    return space.plan.select(args)
+
+
+def _shared(space: Workspace) -> list[str]:
+    """The names of the tasks that are no pair's."""
+    toolchains = [f"toolchain:{toolchain.name}/{toolchain.arch}" for toolchain in space.lock.toolchains]
+    return [
+        "render",
+        "toolchain",
+        *toolchains,
+        "driver",
+        *(f"driver:{driver.version}/{driver.arch}" for driver in space.lock.drivers),
+    ]

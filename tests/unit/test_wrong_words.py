@@ -24,6 +24,17 @@ PROGRAM = (sys.executable, "-m", "pipeline")
     ("words", "said"),
     [
         (["nosuch"], "'nosuch' is neither a command nor a task: 'doit help' names the commands, 'doit list --all' the tasks"),
+        (["stauts"], "'stauts' is neither a command nor a task: did you mean 'status'? 'doit help' names the commands, "),
+        (["toolchan"], "'toolchan' is neither a command nor a task: did you mean 'toolchain'? 'doit help' names the commands, "),
+        (["help", "prnue"], "'prnue' is neither a command nor a task: did you mean 'prune'? 'doit help' names the commands, "),
+        (["--json", "status"], "'status' is a command, not a task: a command comes first, its options behind it"),
+        (["image", "status"], "'status' is a command, not a task: a command comes first, its options behind it"),
+        (["--jsn"], "option --jsn not recognized: did you mean '--json'? see 'doit help run'"),
+        (["driver:9*"], "'driver:9*' matches no task: 'doit list --all' names them"),
+        (["toolchain:*nosuch*"], "'toolchain:*nosuch*' matches no task: 'doit list --all' names them"),
+        (["--check-words", "image:*1.2.3*"], "'image:*1.2.3*' matches no pair of the lock: "),
+        (["--check-words", "nosuch"], "'nosuch' is neither a command nor a task: "),
+        (["--check-words", "driver:nosuch"], "'driver:nosuch' is neither a command nor a task: "),
         (["run", "nosuch"], "'nosuch' is neither a command nor a task: 'doit help' names the commands, "),
         (["image:debian/amd64:1.2-3"], "'image:debian/amd64:1.2-3' matches no pair of the lock: 'doit list --all' names them"),
         (["image:*1.2.3*"], "'image:*1.2.3*' matches no pair of the lock: "),
@@ -163,3 +174,12 @@ def test_help_is_also_what_other_programs_call_it(words: list[str], shown: list[
     assert said.returncode == meant.returncode == 0
     assert said.stdout == meant.stdout != ""
     assert said.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["image"], ["render", "toolchain"], ["image:*", "driver:*"], ["--json", "-n", "2", "image"]]
+)
+def test_words_that_can_be_meant_are_checked_and_nothing_is_done(tmp_path: Path, words: list[str]) -> None:
+    done = SmallProject(tmp_path, samples.a_lock()).doit("run", "--check-words", *words)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [path.name for path in (tmp_path / "build").rglob("*")] in ([], ["doit.db"])

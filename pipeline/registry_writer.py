@@ -1,0 +1,46 @@
+"""The way to write into the registry that ``doit.sh`` starts, whose port is for reading alone (machine/registry.sh)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from .credentials import Credentials
+from .errors import BadFileError
+
+WRITER_FILE: Final = Path("build/registry.env")
+_HERE: Final = ("localhost", "127.0.0.1")
+_HINT: Final = "run ./doit.sh, which starts the registry anew"
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Where the same storage takes what is pushed and deleted, ``host:port``, and the login it wants."""
+
+    address: str
+    login: Credentials
+
+
+def find(place: str, file: Path) -> Writer | None:
+    """The writer of the registry at ``place``; None where that is another than ``file`` is of, or the file is not ours to read.
+
+    Who cannot read it can pull, and is refused where he pushes. Raises BadFileError where it is damaged.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFileError(f"{file}: {getattr(error, 'strerror', '') or 'not text'}", hint=_HINT) from error
+    said = dict(line.split("=", 1) for line in lines if "=" in line)
+    names = ("REGISTRY", "WRITER", "USER", "PASSWORD")
+    if absent := [name for name in names if not said.get(name)]:
+        raise BadFileError(f"{file} does not say {absent[0]}", hint=_HINT)
+    registry, address, user, password = (said[name] for name in names)
+    host, _, port = place.partition("/")[0].rpartition(":")
+    if host not in _HERE or port != registry.rpartition(":")[2]:
+        return None
+    if address.partition(":")[0] not in _HERE:
+        raise BadFileError(f"{file}: {address} is not on this machine", hint=_HINT)
+    return Writer(address, Credentials(user, password, str(file)))
