@@ -36,8 +36,9 @@ from pipeline.registry import Registry
 from pipeline.workspace import Workspace
 from tests import host_vm
 from tests.host_machine import KERNEL, NEXT, A
-from tests.host_vm import GATEWAY, ROOT, Vm
+from tests.host_vm import GATEWAY, ROOT, Disk, Vm
 from tests.registry_process import running_registry
+from tests.support.cache import Cache
 
 GOAL: Final = 20
 UNIT: Final = "nvidia-driver.service"
@@ -190,7 +191,7 @@ def measure(registry: str, given: float) -> Figures:
     """Compiles, then boots: the image pulled, the image present, the next kernel's pulled, the portion."""
     source = Registry(registry, environ={})
     first, second = layers(source, f"{KERNEL}-{A}"), layers(source, f"{NEXT}-{A}")
-    with tempfile.TemporaryDirectory(prefix="bench-host.") as name:
+    with tempfile.TemporaryDirectory(prefix="bench-host.") as name, Cache.of_this_user() as cache:
         folder = Path(name)
         took = compiled(registry, given)
         compilers_root(registry, folder / "root")
@@ -198,7 +199,7 @@ def measure(registry: str, given: float) -> Figures:
             target = Registry(address, environ={})
             for kernel in (KERNEL, NEXT):
                 host_vm.trim(source, f"{kernel}-{A}", target, [f"{kernel}-{A}"])
-            disk, _ = host_vm.make_disk(host_vm.make_root(ROOT / "build/vm"), folder / "disk")
+            disk, _ = host_vm.install(Disk(host_vm.bare_disk(cache)), folder / "disk")
             settings = {
                 "DRIVER_REGISTRY": f"http://{GATEWAY}:{address.rpartition(':')[2]}",
                 "DRIVER_VERSION": A,

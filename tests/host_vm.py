@@ -29,8 +29,8 @@ from pipeline.hostfiles import HostSettings
 from pipeline.registry import Registry
 from tests import registry_process
 from tests.host_machine import KERNEL, NEXT, A
-from tests.support.bare_root import suite_digest
 from tests.support.cache import Cache, product
+from tests.support.debian_roots import Archives, read_index
 from tests.support.digests import Part
 
 ROOT = Path(__file__).parents[1]
@@ -142,7 +142,12 @@ def bare_disk(cache: Cache) -> Path:
         make_bare_disk(folder / "root.tar", folder)
         (folder / "root.tar").unlink()
 
-    decided: dict[str, Part] = {"code": Path(__file__), "archive": suite_digest("bookworm")}
+    archives = Archives.of_this_machine()
+    decided: dict[str, Part] = {
+        "code": Path(__file__),
+        "archive": read_index(archives.debian, "bookworm"),
+        "security": read_index(archives.security, "bookworm-security"),
+    }
     return cache.entry("host-disk", decided, make)
 
 

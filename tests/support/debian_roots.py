@@ -55,8 +55,8 @@ def packed(cache: Cache, release: str) -> Path:
         "packages": PACKAGES,
         "sources": "\n".join(archives.sources(release)),
         "options": "\n".join(options),
-        "index": _index(archives.debian, release),
-        "security": _index(archives.security, f"{release}-security"),
+        "index": read_index(archives.debian, release),
+        "security": read_index(archives.security, f"{release}-security"),
         "maker": versions_of("mmdebstrap"),
         "code": code_of(sys.modules[__name__]),
     }
@@ -71,6 +71,7 @@ def packed(cache: Cache, release: str) -> Path:
     return cache.entry("bare-root", parts, make) / "root.tar"
 
 
-def _index(base: str, suite: str) -> bytes:
+def read_index(base: str, suite: str) -> bytes:
+    """Read the signed index of a suite, which changes whenever a package of it does."""
     with urllib.request.urlopen(f"{base}/dists/{suite}/InRelease", timeout=60) as answer:
         return bytes(answer.read(4 << 20))
