@@ -141,7 +141,7 @@ class SignedArchive:
                 every = self.packages.get((suite, component), [])
                 stanzas = [s for s in every if s["Architecture"] in (arch, "all")]
                 text = "".join("".join(f"{k}: {v}\n" for k, v in s.items()) + "\n" for s in stanzas)
-                data = lzma.compress(text.encode())
+                data = lzma.compress(text.encode(), preset=0)
                 sha256 = hashlib.sha256(data).hexdigest()
                 name = f"{component}/binary-{arch}/Packages.xz"
                 lines.append(f" {sha256} {len(data):8} {name}")

@@ -50,11 +50,11 @@ def layers(registry: Registry) -> dict[str, int]:
 
 @pytest.mark.skipif(not installed(), reason=MISSING)
 def test_four_pairs_at_once_take_the_same_memory_whatever_their_layers_have_and_leave_no_layer_behind(tmp_path: Path) -> None:
-    small, _, _ = run(tmp_path / "small", 4 * MB)
-    large, left, pushed = run(tmp_path / "large", 30 * MB)
-    assert pushed > PAIRS * 30 * MB, "the layers are in the registry"
-    assert large.memory < small.memory + 26 * MB, "where one layer were in memory as a whole, it would be that much more"
-    assert large.disk > 30 * MB, "layers lie on disk until they are pushed"
+    small, _, _ = run(tmp_path / "small", 12 * MB)
+    large, left, pushed = run(tmp_path / "large", 48 * MB)
+    assert pushed > PAIRS * 48 * MB, "the layers are in the registry"
+    assert large.memory < small.memory + 36 * MB, "where one layer were in memory as a whole, it would be that much more"
+    assert large.disk > 48 * MB, "layers lie on disk until they are pushed"
     assert left < MB, "index, outcomes and logs"
 
 
