@@ -105,9 +105,8 @@ class Figures:
         return sum(seconds for text, seconds in self.steps if text.startswith(("asked", "compiled"))) / sum(self.bare.values())
 
 
-def workspace(registry: str, kinds: Sequence[str], modules: Sequence[str], pattern: str) -> tuple[Workspace, Pair]:
-    """The checkout with the one pair in its lock, made new by its date, and wishes narrowed to kinds and modules."""
-    space = Workspace(ROOT, {**os.environ, "DRIVER_REGISTRY": registry})
+def workspace(space: Workspace, kinds: Sequence[str], modules: Sequence[str], pattern: str) -> tuple[Workspace, Pair]:
+    """``space`` with the one pair in its lock, made new by its date, and wishes narrowed to kinds and modules."""
     words = {"kinds": tuple(kinds) or space.wanted.build.kinds, "modules": tuple(modules)}
     narrowed = msgspec.structs.replace(space.wanted, build=msgspec.convert(words, wanted.Build))
     tried = [pair for pair in space.plan.select([f"image:{pattern}"]) if pair.exclusion is None]
@@ -166,7 +165,7 @@ def bare(pair: Pair, space: Workspace, place: Path) -> tuple[dict[str, float], d
 
 def measure(registry: str, kinds: Sequence[str], modules: Sequence[str], pattern: str) -> Figures:
     """Both ways, the pipeline first."""
-    space, pair = workspace(registry, kinds, modules, pattern)
+    space, pair = workspace(Workspace(ROOT, {**os.environ, "DRIVER_REGISTRY": registry}), kinds, modules, pattern)
     shop, recorder = space.shop, space.progress
     assert isinstance(recorder, _Recorder)
     shop.toolchain(space.lock.toolchain(pair.kernel))

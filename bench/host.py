@@ -2,8 +2,9 @@
 
     .venv/bin/python -m bench.host --registry localhost:5000 [--compile-seconds 95.1]
 
-Takes the images of two kernels and one driver out of a registry that has them (those of ``./doit.sh``), a Debian root (made once
-below ``build/vm``) and the engine that ``doit`` would take. The machine is wholly emulated (QEMU without hardware support).
+Takes the images of two kernels and one driver of the tests' own lock out of a registry that has them (in a second clone:
+``cp tests/debian/versions.* . && ./doit.sh 'image:*-535.261.03'``), a Debian root (made once below ``build/vm``) and the engine
+that ``doit`` would take. The machine is wholly emulated (QEMU without hardware support).
 
 Measured: the unit in that machine; ``make modules`` of the kind that such a host loads, its probes among them, here
 (``--compile-seconds`` takes that of an earlier ``bench.build``); and one portion of the same compiling, every 16th object of the
@@ -30,10 +31,10 @@ from pathlib import Path
 from typing import Final
 
 from bench import build
+from bench.made_up import pinned
 from pipeline.contexts import lay, write
 from pipeline.errors import UsageError
 from pipeline.registry import Registry
-from pipeline.workspace import Workspace
 from tests import host_vm
 from tests.host_machine import KERNEL, NEXT, A
 from tests.host_vm import GATEWAY, ROOT, Disk, Vm
@@ -135,7 +136,7 @@ def compiled(registry: str, given: float) -> float:
     """Seconds of ``make modules`` here for the kind that such a host loads, its probes too."""
     if given:
         return given
-    space, pair = build.workspace(registry, ["proprietary"], [], f"*{KERNEL}-{A}")
+    space, pair = build.workspace(pinned({**os.environ, "DRIVER_REGISTRY": registry}), ["proprietary"], [], f"*{KERNEL}-{A}")
     space.shop.toolchain(space.lock.toolchain(pair.kernel))
     with tempfile.TemporaryDirectory(prefix=".bench.", dir=ROOT / "build") as place:
         return sum(build.bare(pair, space, Path(place))[0].values())
@@ -143,7 +144,7 @@ def compiled(registry: str, given: float) -> float:
 
 def compilers_root(registry: str, root: Path) -> None:
     """The root in which the pipeline compiles that kind, as it is afterwards; the engine has it from the pair's own build."""
-    space = Workspace(ROOT, {**os.environ, "DRIVER_REGISTRY": registry})
+    space = pinned({**os.environ, "DRIVER_REGISTRY": registry})
     pair = space.plan.select([f"image:*{KERNEL}-{A}"])[0]
     space.shop.toolchain(space.lock.toolchain(pair.kernel))
     engine, tag, tar = space.shop.engine, "driver-bench:root", root.with_suffix(".tar")
