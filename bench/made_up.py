@@ -65,7 +65,7 @@ def checkout(root: Path, pairs: int, registry: str) -> Workspace:
     for name in FILES:
         shutil.copyfile(ROOT / name, root / name)
     (root / lock.LOCK_FILE).write_bytes(lock.dump(made_up_lock(pairs)))
-    return Workspace(root, {"DRIVER_REGISTRY": registry})
+    return Workspace(root, {"DRIVER_REGISTRY": registry, "DRIVER_CACHE": str(root / "build/cache")})
 
 
 def fill(space: Workspace, storage: Path) -> list[str]:
