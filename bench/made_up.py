@@ -88,7 +88,7 @@ def checkout(root: Path, pairs: int, registry: str) -> Workspace:
         shutil.copyfile(ROOT / name, root / name)
     shutil.copyfile(PINNED / wanted.WANTED_FILE, root / wanted.WANTED_FILE)
     (root / lock.LOCK_FILE).write_bytes(lock.dump(made_up_lock(pairs)))
-    return Workspace(root, {"DRIVER_REGISTRY": registry})
+    return Workspace(root, {"DRIVER_REGISTRY": registry, "DRIVER_CACHE": str(root / "build/cache")})
 
 
 def fill(space: Workspace, storage: Path) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from pipeline.workspace import Workspace
 
 def prove_all(registry: str, patterns: Sequence[str], scratch: Path) -> None:
     """Prove the first pair of each pattern, all at once, as far as ``doit -n`` would."""
-    space = Workspace(ROOT, {"DRIVER_REGISTRY": registry})
+    space = Workspace(ROOT, {**os.environ, "DRIVER_REGISTRY": registry})
     space.inputs  # noqa: B018 - opened before threads ask for it
     shop = space.shop
     shop.root, shop.store = scratch, Store(scratch / "build" / "layers")

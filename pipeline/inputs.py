@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import own_files
+from . import made_once, own_files
 from .errors import BadFileError, DiskError, IntegrityError, NetworkError, NotFoundError
 from .fetch import Fetcher
 from .httpcache import DISK_HINT
@@ -43,6 +43,7 @@ class Inputs:
         """
         path = kept(self._root, file.sha256)
         if _size(path) == file.size:
+            made_once.note_use(path)
             return path
         if file.local is not None:
             return self._own(file, file.local, path)

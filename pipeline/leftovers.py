@@ -1,7 +1,7 @@
 """What this machine keeps and the lock does not need any more: layers, downloads, feeds, logs. All of it can be had again.
 
 Nothing here is needed for what is pinned now: a layer stays where its recipe is the lock's, a download where the lock names its
-sha256. What an engine keeps is the engine's own affair.
+sha256, or where somebody used it not long ago: other checkouts share them. What an engine keeps is the engine's own affair.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import re
+import shutil
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -17,12 +19,18 @@ from typing import Final
 
 from msgspec import Struct
 
+from . import made_once
 from .errors import ROOM_HINT, DiskError, UsageError
 from .parts import log_name
 from .plan import Plan
 
 FEED_DAYS: Final = 30
 """A feed that was read longer ago is of an index that was superseded, or costs one request."""
+UNUSED_DAYS: Final = 30
+"""A download that this lock does not pin may be pinned by another checkout's: it stays while somebody uses it."""
+OLD_STORE: Final = "cache"
+"""Below ``build``: where each checkout kept downloads of its own before all of a user had one store."""
+_DAY: Final = 86400
 SMALL: Final = 1 << 20
 """Bytes. A smaller layer without a recipe is the program's, which every pair makes anew."""
 _SHA256: Final = re.compile(r"([0-9a-f]{64})(\.part)?")
@@ -38,32 +46,62 @@ class Leftover(Struct, frozen=True):
     why: str
 
 
-def leftovers(plan: Plan, build: Path, store: Path, now: float | None = None) -> list[Leftover]:
-    """What may go below ``build`` and in ``store``, the download cache; ``now`` is Unix time.
+class Unused(Leftover, frozen=True):
+    """A download that goes only if nobody has used it meanwhile."""
+
+
+class Folder(Leftover, frozen=True):
+    """A whole folder that may go."""
+
+
+class Entry(Leftover, frozen=True):
+    """What tests made, a whole folder; it goes unless somebody uses it."""
+
+
+def leftovers(plan: Plan, build: Path, store: Path, entries: Path | None = None, now: float | None = None) -> list[Leftover]:
+    """What may go below ``build``, in ``store``, the download cache, and in ``entries``, the tests'; ``now`` is Unix time.
 
     Raises UsageError for a lock that pins no kernel: by it nothing would be needed.
     """
     if not plan.lock.kernels:
         raise UsageError("versions.lock holds no kernel, so nothing tells what is needed", hint="run 'doit update'")
-    found = [*_layers(plan, build / "layers"), *_downloads(plan, store / "sha256"), *_logs(plan, build / "log")]
-    found += _feeds(store / "http", time.time() if now is None else now)
+    now = time.time() if now is None else now
+    found = [*_layers(plan, build / "layers"), *_logs(plan, build / "log"), *_feeds(store / "http", now)]
+    found += [left for left, used in _unpinned(plan, store / "sha256") if now - used > UNUSED_DAYS * _DAY]
+    found += _old_store(build / OLD_STORE, store)
+    found += _entries(entries) if entries else ()
     return sorted(found, key=lambda left: left.path)
 
 
-def remove(left: Leftover) -> None:
-    """Remove its file, unless somebody fills it this moment; nothing where it is gone. Raises DiskError."""
+def others(plan: Plan, store: Path, now: float | None = None) -> tuple[int, int]:
+    """How many downloads, and of how many bytes, stay that this lock does not pin: they were used not long ago."""
+    now = time.time() if now is None else now
+    found = [left.bytes for left, used in _unpinned(plan, store / "sha256") if now - used <= UNUSED_DAYS * _DAY]
+    return len(found), sum(found)
+
+
+def remove(left: Leftover) -> bool:
+    """Remove it; False where it stays, since somebody uses or fills it this moment. Raises DiskError."""
     try:
+        if isinstance(left, Entry):
+            return made_once.remove(left.path)
+        if isinstance(left, Folder):
+            shutil.rmtree(left.path)
+            return True
         with left.path.open("rb") as file:
+            if isinstance(left, Unused) and time.time() - made_once.last_use(os.fstat(file.fileno())) <= UNUSED_DAYS * _DAY:
+                return False
             if left.path.suffix == ".part":
-                with contextlib.suppress(BlockingIOError):
+                try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    left.path.unlink()
-            else:
-                left.path.unlink()
+                except BlockingIOError:
+                    return False
+            left.path.unlink()
     except FileNotFoundError:
         pass
     except OSError as error:
         raise DiskError(f"{left.path}: {error.strerror}", hint=ROOM_HINT) from error
+    return True
 
 
 def _layers(plan: Plan, place: Path) -> Iterator[Leftover]:
@@ -81,17 +119,36 @@ def _layers(plan: Plan, place: Path) -> Iterator[Leftover]:
             yield from _left(blob, "a layer of no recipe of the lock")
 
 
-def _downloads(plan: Plan, place: Path) -> Iterator[Leftover]:
+def _unpinned(plan: Plan, place: Path) -> Iterator[tuple[Unused, float]]:
+    """Downloads that the lock does not pin, and when each was last used."""
     pinned = {file.sha256 for file in plan.lock.files()}
     for file in place.glob("??/*"):
-        if (found := _SHA256.fullmatch(file.name)) and found[1] not in pinned:
-            yield from _left(file, "a download that the lock does not pin")
+        if (found := _SHA256.fullmatch(file.name)) and found[1] not in pinned and (size := _size(file)) >= 0:
+            with contextlib.suppress(OSError):
+                used = made_once.last_use(file.stat())
+                yield Unused(file, size, f"a download that the lock does not pin; last used {_day(used)}"), used
+
+
+def _old_store(place: Path, store: Path) -> Iterator[Leftover]:
+    if place.is_dir() and not store.resolve().is_relative_to(place.resolve()):
+        size = sum(max(_size(file), 0) for file in place.rglob("*"))
+        yield Folder(place, size, f"downloads of an earlier version; they are kept in {store} now")
+
+
+def _entries(place: Path) -> Iterator[Leftover]:
+    for made in made_once.entries(place):
+        if not made_once.in_use(made.path):
+            yield Entry(made.path, made.bytes, f"made by tests; last used {_day(made.used)}")
+
+
+def _day(when: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(when))
 
 
 def _feeds(place: Path, now: float) -> Iterator[Leftover]:
     for file in place.glob("??/*"):
         with contextlib.suppress(OSError):
-            if now - file.stat().st_mtime > FEED_DAYS * 86400:
+            if now - file.stat().st_mtime > FEED_DAYS * _DAY:
                 yield from _left(file, f"a feed that was got more than {FEED_DAYS} days ago")
 
 

@@ -1,4 +1,6 @@
-"""This user's cache folder, and in it what tests make once and keep: entries, each a folder named by what decides it.
+"""This user's cache folder, which all checkouts share; when a file was last used; and what tests make once and keep there.
+
+An entry of the tests is a folder named by the digest of what decides it.
 
 ``tests/support/cache.py`` makes entries; here they are listed and removed, which ``doit prune --local`` does too.
 """
@@ -22,6 +24,7 @@ from .errors import DiskError
 SCRATCH: Final = ".new."
 """How the name of a folder begins that is on its way in or out."""
 _LOCKS: Final = ".locks"
+_DAY: Final = 86400
 _LOCK_DAYS: Final = 30
 
 
@@ -45,6 +48,19 @@ def cache_home(environ: Mapping[str, str]) -> Path:
     raise DiskError(
         "no folder to keep downloads in: HOME is not set, nor is XDG_CACHE_HOME", hint="name a folder in DRIVER_CACHE or set HOME"
     )
+
+
+def note_use(path: Path) -> None:
+    """Have ``path`` remember that it was used, in its time of access; its time of change stays."""
+    with contextlib.suppress(OSError):  # another user's, or a file system that is read-only
+        found = path.stat()
+        if time.time() - found.st_atime > _DAY:
+            os.utime(path, ns=(time.time_ns(), found.st_mtime_ns))
+
+
+def last_use(found: os.stat_result) -> float:
+    """When a file was last used, or came (Unix time)."""
+    return max(found.st_atime, found.st_mtime)
 
 
 def entries_folder(environ: Mapping[str, str]) -> Path:
@@ -124,7 +140,7 @@ def sweep_locks(root: Path) -> None:
     """Remove the lock files of entries that are gone since long."""
     for lock in (root / _LOCKS).glob("*.lock"):
         with contextlib.suppress(OSError):
-            if time.time() - lock.stat().st_mtime < _LOCK_DAYS * 86400 or (root / lock.stem).exists():
+            if time.time() - lock.stat().st_mtime < _LOCK_DAYS * _DAY or (root / lock.stem).exists():
                 continue
             with lock.open("a") as file:
                 if _taken(file.fileno()):

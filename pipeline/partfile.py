@@ -1,14 +1,16 @@
 """A file on its way in: ``<name>.part`` beside the place where it will stand, hashed while it is written.
 
 It is locked (flock) by whoever fills it, so two threads or processes that want one file make one: the second waits and
-finds it there. What a killed run left is taken up again.
+finds it there, be it another checkout's. What a killed run left is taken up again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
@@ -16,6 +18,8 @@ from typing import IO, Final, Self
 from .errors import DiskError
 from .httpcache import DISK_HINT
 
+STANDSTILL = 30 * 60.0
+"""Seconds without a byte more, after which who fills a file is taken for stopped: each of its tries ends long before."""
 _BLOCK: Final = 1 << 20
 
 
@@ -56,13 +60,32 @@ class PartFile:
         while True:
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             file = os.fdopen(handle, "r+b", buffering=0)
-            fcntl.flock(file, fcntl.LOCK_EX)
             try:
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):
+                self._wait_for(handle)
+                if os.path.samestat(os.fstat(handle), os.stat(self.path)):
                     return file
             except FileNotFoundError:
                 pass
+            except BaseException:
+                file.close()
+                raise
             file.close()  # the other one finished or gave up, and the name went with it
+
+    def _wait_for(self, handle: int) -> None:
+        """Lock the open file. Who else fills it is waited for while it grows; raises DiskError where it stands still."""
+        size, since = -1, time.monotonic()
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            if (now := os.fstat(handle).st_size) != size:
+                size, since = now, time.monotonic()
+            elif time.monotonic() - since > STANDSTILL:
+                raise DiskError(
+                    f"{self.path}: another run has filled it no further for {STANDSTILL / 60:g} minutes",
+                    hint=f"end that run ('fuser {self.path}' tells which), then run it again",
+                )
+            time.sleep(0.05)
 
     def _take_up(self, file: IO[bytes]) -> None:
         if os.fstat(file.fileno()).st_size > self.size:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from . import compat, half_made, host_lock, wanted
+from . import compat, half_made, host_lock, made_once, wanted
 from .brake import Brake
 from .errors import ROOM_HINT, DiskError, PipelineError
 from .lazy import lazy
@@ -131,10 +131,19 @@ class Workspace:
 
         return Archives(self.wanted, self.environ)
 
-    @property
+    @cached_property
     def store(self) -> Path:
-        """Where downloads are kept: pinned files, and the feeds below ``http``."""
-        return Path(self.environ.get("DRIVER_CACHE") or self.root / "build" / "cache")
+        """Where downloads are kept: pinned files, and the feeds below ``http``. Every checkout of a user has the same.
+
+        Raises DiskError where there can be no such folder.
+        """
+        given = self.environ.get("DRIVER_CACHE")
+        place = Path(given) if given else made_once.cache_home(self.environ) / "downloads"
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DiskError(f"{place}: {error.strerror}", hint="mend it, or name another folder in DRIVER_CACHE") from error
+        return place
 
     @property
     def scratch(self) -> Path:

@@ -34,6 +34,7 @@ class SmallProject:
         (root / "versions.toml").write_text(wishes or "[build]\n")
         (root / "versions.lock").write_bytes(lock.dump(the_lock))
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("DRIVER_", "DOCKER_")) and k not in ("COLUMNS", "CI")}
+        kept["XDG_CACHE_HOME"] = str(root / "build/xdg")  # what it downloads and prunes is its own
         self.environ: dict[str, str] = {**kept, **({"DRIVER_REGISTRY": registry} if registry else {}), **environ}
 
     def doit(self, *words: str, seconds: float = 300, **environ: str) -> subprocess.CompletedProcess[str]:

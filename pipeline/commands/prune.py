@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
-from .. import half_made, leftovers, names, publishing, registry_packages, retention
-from ..errors import DeleteRefusedError, RegistryError, UsageError
+from .. import half_made, leftovers, made_once, names, publishing, registry_packages, retention
+from ..errors import DeleteRefusedError, DiskError, RegistryError, UsageError
 from ..lazy import lazy
 from ..registry import INDEX_TYPES
 from ..registry_packages import Packages
@@ -34,7 +34,8 @@ class Prune(Plain):
     doc_description = (
         "An image stays as long as its OS release is in versions.lock, or is the previous one of a channel that is. Deletes "
         "through the registry; on ghcr.io through GitHub's packages API where GITHUB_TOKEN is set. With --local: layers, "
-        "downloads, feeds and logs on this machine that versions.lock does not need; the registry is not asked."
+        "feeds and logs on this machine that versions.lock does not need, downloads that it does not pin and no checkout "
+        "has used for 30 days, and what tests have made; the registry is not asked."
     )
     cmd_options = (
         {"name": "apply", "short": "", "long": "apply", "type": bool, "default": False, "help": "delete what is listed"},
@@ -44,7 +45,7 @@ class Prune(Plain):
             "long": "local",
             "type": bool,
             "default": False,
-            "help": "what this machine keeps below build/ and in DRIVER_CACHE, not the registry",
+            "help": "what this machine keeps below build/ and in the user's cache, not the registry",
         },
         {**JSON, "help": "print what goes and what stays as JSON"},
     )
@@ -78,18 +79,29 @@ def _local(space: Workspace, params: Any) -> int:
     with space.alone() if params["apply"] else contextlib.nullcontext():
         if params["apply"] and half_made.in_use(space.scratch, half_made.UPDATE):  # what it has got is not in the lock yet
             raise Busy(f"an update works in {space.root}", hint="wait for it, or end it")
-        found = leftovers.leftovers(space.plan, space.scratch, space.store)
+        found = leftovers.leftovers(space.plan, space.scratch, space.store, _entries(space))
         shown = [msgspec.structs.replace(left, path=_below(left.path, space.root)) for left in found]
         if params["json"]:
             print(msgspec.json.encode(shown, enc_hook=str).decode())
         else:
             for left in shown:
                 print(f"{left.path}  {left.bytes / 1e6:.1f} MB\n    {left.why}")
-        for left in found if params["apply"] else ():
-            leftovers.remove(left)
+        if params["apply"]:
+            found = [left for left in found if leftovers.remove(left)]
     done = "are gone" if params["apply"] else "may go"
     print(f"{counted(len(found), 'file')}, {sum(left.bytes for left in found) / 1e6:.1f} MB, {done}", file=sys.stderr)
+    if (stay := leftovers.others(space.plan, space.store))[0]:
+        what = f"{counted(stay[0], 'download')} more, {stay[1] / 1e6:.1f} MB, that this lock does not pin"
+        days = leftovers.UNUSED_DAYS
+        print(f"{what}: used within {days} days, maybe by another checkout; kept in {space.store}", file=sys.stderr)
     return 0
+
+
+def _entries(space: Workspace) -> Path | None:
+    """Where tests keep what they made; None where no folder can be told."""
+    with contextlib.suppress(DiskError):
+        return made_once.entries_folder(space.environ)
+    return None
 
 
 def _below(path: Path, root: Path) -> Path:

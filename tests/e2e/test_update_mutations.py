@@ -232,7 +232,7 @@ def test_a_spoilt_lock_is_one_line_or_an_update_and_is_never_lost_to_an_error(
     (tmp_path / "versions.toml").write_text(POLICY.replace("[fedora-coreos]", "[fedora-coreos]\nimages = false"))
 
     def do(served: dict[str, bytes]) -> int:
-        space = Workspace(tmp_path, {})
+        space = Workspace(tmp_path, {"DRIVER_CACHE": str(tmp_path / "cache")})
         space.__dict__["fetcher"] = Offline(served, tmp_path / "http")
         return Update().work(space, {option["name"]: option["default"] for option in Update.cmd_options}, [])
 

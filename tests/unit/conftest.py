@@ -46,6 +46,13 @@ def _empty_home(config: pytest.Config) -> Path:
     return config.stash[_home]
 
 
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What tests download does not go among the person's downloads, and what they prune is not there."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.delenv("DRIVER_CACHE", raising=False)
+
+
 @pytest.fixture
 def server() -> Iterator[MisbehavingServer]:
     """A running server."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -14,11 +15,13 @@ from hypothesis import strategies as st
 from pipeline import compat, debs, lock
 from pipeline.compat import Compat, Verdict
 from pipeline.errors import BadFileError
-from pipeline.pinned import Kind, Os
+from pipeline.pinned import Kind, Os, kept
 from pipeline.unpacking import from_tar, to_directory, unpacked
 from pipeline.versions import VersionRange
+from pipeline.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
+ENVIRON = dict(os.environ)  # as the person has it, whatever tests set
 RECORDED = ROOT.parent / "shared" / "upstream"
 recorded = pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout")
 PATCH = ROOT / "dockerfiles" / "patches" / "535-pci-resize-resource.patch"
@@ -326,9 +329,9 @@ def sources(package: str, dest: Path) -> Path:
         for file in (*driver.open, *driver.proprietary)
         if file.name == package
     )
-    deb = ROOT / "build" / "cache" / "sha256" / pinned.sha256[:2] / pinned.sha256
+    deb = kept(Workspace(ROOT, ENVIRON).store, pinned.sha256)
     if not deb.is_file():
-        pytest.skip(f"{package} {pinned.version} is not in build/cache ('doit fetch' gets it)")
+        pytest.skip(f"{package} {pinned.version} is not among the downloads ('doit fetch' gets it)")
     packages = debs.unpack(deb, dest / "deb", lambda name: name.endswith(".tar.xz"))
     archive = next(path for path in packages if path.name.endswith(".tar.xz"))
     wanted = re.compile(r"modules/[a-z-]+/(conftest\.sh|nvidia/nvidia\.Kbuild|nvidia/nv-pci\.c)")

@@ -6,19 +6,21 @@ import fcntl
 import json
 import os
 import random
+import re
 import time
 from pathlib import Path
 
 import pytest
 
-from pipeline import half_made, lock
+from pipeline import half_made, lock, made_once
 from pipeline.assemble import Layer, Store, tree
 from pipeline.errors import DiskError, UsageError
-from pipeline.leftovers import FEED_DAYS, SMALL, Leftover, leftovers, remove
+from pipeline.leftovers import FEED_DAYS, SMALL, UNUSED_DAYS, Leftover, leftovers, others, remove
 from pipeline.pinned import kept
 from pipeline.plan import Plan
 from tests import registry_process, samples
 from tests.small_project import SmallProject
+from tests.support.cache import Cache
 
 MEGABYTE = 1_500_000
 
@@ -31,11 +33,18 @@ def put(path: Path, size: int = 10) -> Path:
     return path
 
 
+def unused_for(path: Path, days: float) -> None:
+    """Have the file been used so long ago, and have come a year before."""
+    now = time.time()
+    os.utime(path, (now - days * 86400, now - (days + 365) * 86400))
+
+
 class Machine:
     """What a checkout has below ``build``: of everything one that is needed and one that is not."""
 
     def __init__(self, root: Path, plan: Plan) -> None:
-        self.build, self.store = root / "build", root / "build" / "cache"
+        self.build, self.store = root / "build", root / "build/xdg/coreos-nvidia/downloads"
+        self.entries = self.store.with_name("tests")
         layers = Store(self.build / "layers")
         renderer = plan.renderer
         recipes = [renderer.base(plan.lock.bases[0]).recipe, renderer.userspace(plan.lock.drivers[0]).recipe]
@@ -53,6 +62,11 @@ class Machine:
         for file in plan.lock.files():
             self.needed += [put(kept(self.store, file.sha256), file.size), put(kept(self.store, f"{file.sha256}.part"))]
         self.old += [put(kept(self.store, "e" * 64), 4_000_000), put(kept(self.store, f"{'d' * 64}.part"))]
+        for path in self.old[-2:]:
+            unused_for(path, UNUSED_DAYS + 1)
+        self.others = [put(kept(self.store, "7" * 64), 1000), put(kept(self.store, f"{'6' * 64}.part"), 500)]
+        unused_for(self.others[0], UNUSED_DAYS - 1)
+        self.needed += self.others
         self.needed.append(put(self.store / "http/aa" / ("a" * 64)))
         feed = put(self.store / "http/bb" / ("b" * 64))
         os.utime(feed, (0, time.time() - FEED_DAYS * 86400 - 60))
@@ -144,7 +158,7 @@ def test_a_layer_that_came_from_the_registry_is_known_by_its_recipe(tmp_path: Pa
         layer = shop.local(shop.base("amd64"))
         assert layer.size > SMALL
         assert shop.store.find(recipe) is not None
-        assert leftovers(spaces[1].plan, tmp_path / "second/build", tmp_path / "second/build/cache") == []
+        assert leftovers(spaces[1].plan, tmp_path / "second/build", spaces[1].store) == []
 
 
 def test_the_command_lists_first_and_removes_with_apply_and_asks_no_registry(tmp_path: Path) -> None:
@@ -153,17 +167,68 @@ def test_the_command_lists_first_and_removes_with_apply_and_asks_no_registry(tmp
     listed = project.doit("prune", "--local")
     assert listed.returncode == 0, listed.stderr
     assert all(path.exists() for path in machine.old)
-    assert f"build/cache/sha256/ee/{'e' * 64}  4.0 MB\n    a download that the lock does not pin\n" in listed.stdout
-    assert listed.stderr == f"{len(machine.old)} files, 5.5 MB, may go\n"
+    path = f"build/xdg/coreos-nvidia/downloads/sha256/ee/{'e' * 64}"
+    assert re.search(
+        rf"(?m)^{path}  4\.0 MB\n    a download that the lock does not pin; last used 20\d\d-\d\d-\d\d$", listed.stdout
+    )
+    stays = "2 downloads more, 0.0 MB, that this lock does not pin: used within 30 days, maybe by another checkout; "
+    stays += f"kept in {machine.store}\n"
+    assert listed.stderr == f"{len(machine.old)} files, 5.5 MB, may go\n{stays}"
     told = json.loads(project.doit("prune", "--local", "--json").stdout)
     assert {row["path"] for row in told} == {str(path.relative_to(tmp_path)) for path in machine.old}
     assert all(set(row) == {"path", "bytes", "why"} for row in told)
     gone = project.doit("prune", "--local", "--apply")
-    assert (gone.returncode, gone.stderr) == (0, f"{len(machine.old)} files, 5.5 MB, are gone\n")
+    assert (gone.returncode, gone.stderr) == (0, f"{len(machine.old)} files, 5.5 MB, are gone\n{stays}")
     assert not any(path.exists() for path in machine.old)
     assert all(path.exists() for path in machine.needed)
     again = project.doit("prune", "--local")
-    assert (again.stdout, again.stderr) == ("", "0 files, 0.0 MB, may go\n")
+    assert (again.stdout, again.stderr) == ("", f"0 files, 0.0 MB, may go\n{stays}")
+
+
+def test_what_another_checkout_has_used_since_it_was_listed_stays(machine: Machine, plan: Plan) -> None:
+    found = leftovers(plan, machine.build, machine.store)
+    (listed,) = (left for left in found if left.path.name == "e" * 64)
+    made_once.note_use(listed.path)
+    assert not remove(listed)
+    assert listed.path.exists()
+    assert others(plan, machine.store) == (3, 4_001_500)
+
+
+@pytest.mark.parametrize("day", [UNUSED_DAYS - 0.01, UNUSED_DAYS + 0.01])
+def test_a_download_that_no_lock_here_pins_goes_when_it_was_unused_for_so_long(machine: Machine, plan: Plan, day: float) -> None:
+    path = put(kept(machine.store, "5" * 64))
+    unused_for(path, day)
+    assert (path in {left.path for left in leftovers(plan, machine.build, machine.store)}) == (day > UNUSED_DAYS)
+
+
+def test_an_earlier_versions_downloads_are_listed_as_one_folder_and_go(tmp_path: Path) -> None:
+    project = SmallProject(tmp_path, samples.a_lock())
+    old = put(kept(tmp_path / "build/cache", "e" * 64), 3_000_000)
+    put(tmp_path / "build/cache/http/aa" / ("a" * 64))
+    listed = project.doit("prune", "--local")
+    where = tmp_path / "build/xdg/coreos-nvidia/downloads"
+    assert listed.stdout == f"build/cache  3.0 MB\n    downloads of an earlier version; they are kept in {where} now\n"
+    here = project.doit("prune", "--local", "--apply", DRIVER_CACHE=str(tmp_path / "build/cache"))  # where it is still the store
+    assert (here.returncode, old.exists()) == (0, True)
+    assert project.doit("prune", "--local", "--apply").stderr == "1 file, 3.0 MB, are gone\n"
+    assert not (tmp_path / "build/cache").exists()
+
+
+def test_what_tests_made_is_listed_with_its_last_use_and_goes_where_nobody_uses_it(tmp_path: Path) -> None:
+    project = SmallProject(tmp_path, samples.a_lock())
+    with Cache.of_this_user(project.environ) as cache:
+        held = cache.entry("thing", {"n": "1"}, lambda folder: put(folder / "big", 10)).parent
+        with Cache.of_this_user(project.environ) as other:
+            free = other.entry("thing", {"n": "2"}, lambda folder: (folder / "f").write_bytes(b"x" * 2_000_000)).parent
+        os.utime(free, (0, 1_700_000_000))
+        listed = project.doit("prune", "--local")
+        name = free.relative_to(tmp_path)
+        assert listed.stdout == f"{name}  2.0 MB\n    made by tests; last used 2023-11-14\n"
+        assert project.doit("prune", "--local", "--apply").stderr == "1 file, 2.0 MB, are gone\n"
+        assert (free.exists(), held.exists()) == (False, True)
+    assert project.doit("prune", "--local", "--apply").stderr == "1 file, 0.0 MB, are gone\n"
+    assert not held.exists()
+    assert not list(cache.root.glob(".new.*"))
 
 
 def test_nothing_is_removed_beside_a_run_or_an_update(tmp_path: Path) -> None:
