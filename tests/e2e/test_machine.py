@@ -481,7 +481,7 @@ def test_down_with_another_word_is_wrong_use(checkout: Checkout, words: tuple[st
 
 
 def test_a_checkout_in_a_folder_with_an_apostrophe_has_a_registry_all_the_same() -> None:
-    words = '. "$1/machine/registry.sh"; writer_config 5000'
+    words = '. "$1/machine/registry.sh"; writer_config 5000; printf %s "$config"'
     environ = {**os.environ, "ROOT": "/srv/it's a clone"}
     made = subprocess.run(["bash", "-c", words, "-", ROOT], check=True, capture_output=True, text=True, env=environ).stdout
     config = YAML(typ="safe").load(made)
