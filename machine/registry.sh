@@ -49,6 +49,7 @@ ensure_registry() {
     printf %s "$config" >"$REGISTRY_DATA/writer.yml"
     make_password "$1" "$port"
     start_registry writer "$port" "$REGISTRY_DATA/writer.pid" "$REGISTRY_DATA/writer.yml"
+    printf 'PID=%s\n' "$(writer_pid)" >>"$REGISTRY_ENV.new"
     mv "$REGISTRY_ENV.new" "$REGISTRY_ENV"
 }
 
