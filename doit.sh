@@ -51,11 +51,14 @@ need_root() {
 # shellcheck source=machine/registry.sh
 . "$ROOT/machine/registry.sh"
 
+touch_lock() { printf '%4096s' '' >"$ROOT/build/machine.lock"; }
+
 # Two runs do not both make the machine ready; the lock goes with the process.
 alone() {
     local problem
-    problem=$({ mkdir -p "$ROOT/build" && printf '%4096s' '' >"$ROOT/build/machine.lock"; } 2>&1) ||
+    if ! { [ -d "$ROOT/build" ] && touch_lock; } 2>/dev/null && ! problem=$({ mkdir -p "$ROOT/build" && touch_lock; } 2>&1); then
         die "$ROOT/build: ${problem##*: }: mend its rights, or free some space on its disk"
+    fi
     exec 9>"$ROOT/build/machine.lock"
     flock --nonblock 9 || { say "waiting for another run that makes the machine ready" && flock 9; }
 }

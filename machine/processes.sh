@@ -23,12 +23,17 @@ spawn() {
     done | "$as" setsid --fork bash -c "$START_DAEMON" bash "$2" "$3" "${@:5}" >/dev/null 9>&-
 }
 
-# pid_of PIDFILE WORD: the process of the file where it lives and WORD is one of its arguments; fails otherwise
+# pid_of PIDFILE WORD: the process of the file where it lives and WORD is one of its arguments; fails otherwise. Every run asks
+# this of each daemon, so it starts no program.
 pid_of() {
-    local pid
+    local pid word words=()
     { read -r pid <"$1"; } 2>/dev/null || return 1
     case $pid in '' | *[!0-9]*) return 1 ;; esac
-    tr '\0' '\n' 2>/dev/null <"/proc/$pid/cmdline" | grep -qxF -e "$2" && printf '%s\n' "$pid"
+    { mapfile -d '' -t words <"/proc/$pid/cmdline"; } 2>/dev/null || return 1
+    for word in "${words[@]}"; do
+        [ "$word" != "$2" ] || { printf '%s\n' "$pid" && return; }
+    done
+    return 1
 }
 
 # end PID SECONDS: ask it to end, and make it end where it does not within SECONDS

@@ -16,47 +16,54 @@ reader_config() { registry_config "$1" 'maintenance: {uploadpurging: {enabled: f
 
 writer_config() {
     registry_config "$1" 'delete: {enabled: true}'
-    printf 'auth: {htpasswd: {realm: build, path: %s}}\n' "$(quoted "$REGISTRY_DATA/htpasswd")"
+    config+="auth: {htpasswd: {realm: build, path: '${REGISTRY_DATA//\'/\'\'}/htpasswd'}}"$'\n'
 }
 
-# registry_config PORT STORAGE: neither has a cache, so that each sees at once what the other has done
+# registry_config PORT STORAGE: sets config; neither has a cache, so that each sees at once what the other has done
 registry_config() {
-    printf '%s\n' 'version: 0.1' 'log: {level: warn, accesslog: {disabled: true}}' \
-        "storage: {filesystem: {rootdirectory: $(quoted "$REGISTRY_DATA/data")}, $2}" \
+    printf -v config '%s\n' 'version: 0.1' 'log: {level: warn, accesslog: {disabled: true}}' \
+        "storage: {filesystem: {rootdirectory: '${REGISTRY_DATA//\'/\'\'}/data'}, $2}" \
         "http: {addr: '127.0.0.1:$1'}"
 }
 
-quoted() { printf "'%s'\n" "${1//\'/\'\'}"; }
+# has_config FILE: it holds config
+has_config() {
+    local text=''
+    { IFS='' read -r -d '' text <"$1" || [ -n "$text" ]; } 2>/dev/null && [ "$text" = "$config" ]
+}
 
 # ensure_registry PORT ANSWERS: ours runs on PORT afterwards; ANSWERS is not empty where something listens there now
 ensure_registry() {
-    local port
+    local port config
     if registry_is_ready "$1" "$2"; then return; fi
     stop_registry
     ! listens "$1" || die "$(taken "$1")"
     say "starting a registry at localhost:$1"
     mkdir -p "$REGISTRY_DATA"
     : >"$REGISTRY_LOG"
-    reader_config "$1" >"$REGISTRY_DATA/config.yml"
+    reader_config "$1"
+    printf %s "$config" >"$REGISTRY_DATA/config.yml"
     start_registry reader "$1" "$REGISTRY_DATA/pid" "$REGISTRY_DATA/config.yml"
     port=$(free_port "$(sed -n "s/^http: {addr: '127.0.0.1:\([0-9]*\)'}$/\1/p" "$REGISTRY_DATA/writer.yml" 2>/dev/null)")
-    writer_config "$port" >"$REGISTRY_DATA/writer.yml"
+    writer_config "$port"
+    printf %s "$config" >"$REGISTRY_DATA/writer.yml"
     make_password "$1" "$port"
     start_registry writer "$port" "$REGISTRY_DATA/writer.pid" "$REGISTRY_DATA/writer.yml"
+    printf 'PID=%s\n' "$(writer_pid)" >>"$REGISTRY_ENV.new"
     mv "$REGISTRY_ENV.new" "$REGISTRY_ENV"
 }
 
 # registry_is_ready PORT ANSWERS: both processes run as this checkout would start them
 registry_is_ready() {
-    local registry='' writer='' name value
+    local registry='' writer='' name value config
     if [ -z "$2" ] || ! reader_pid >/dev/null || ! writer_pid >/dev/null || ! [ -e "$REGISTRY_ENV" ]; then return 1; fi
     [ -r "$REGISTRY_ENV" ] || die "build/registry.env is another user's, who started the registry: run it as that user, or" \
         "let that user end the registry by './doit.sh down'"
     while IFS='=' read -r name value; do
         case $name in REGISTRY) registry=$value ;; WRITER) writer=${value##*:} ;; esac
     done <"$REGISTRY_ENV"
-    [ "$registry" = "localhost:$1" ] && [ "$(<"$REGISTRY_DATA/config.yml")" = "$(reader_config "$1")" ] &&
-        [ "$(<"$REGISTRY_DATA/writer.yml")" = "$(writer_config "$writer")" ] && listens "$writer"
+    [ "$registry" = "localhost:$1" ] && reader_config "$1" && has_config "$REGISTRY_DATA/config.yml" &&
+        writer_config "$writer" && has_config "$REGISTRY_DATA/writer.yml" && listens "$writer"
 }
 
 # start_registry reader|writer PORT PIDFILE CONFIG: and see that it is this process which has the port

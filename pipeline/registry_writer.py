@@ -25,7 +25,8 @@ class Writer:
 def find(place: str, file: Path) -> Writer | None:
     """The writer of the registry at ``place``; None where that is another than ``file`` is of, or the file is not ours to read.
 
-    Who cannot read it can pull, and is refused where he pushes. Raises BadFileError where it is damaged.
+    Who cannot read it can pull, and is refused where he pushes. A record outlives a restart of the machine, after which another
+    registry may be at that place: so it counts while its process runs. Raises BadFileError where it is damaged.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -34,13 +35,23 @@ def find(place: str, file: Path) -> Writer | None:
     except (OSError, UnicodeDecodeError) as error:
         raise BadFileError(f"{file}: {getattr(error, 'strerror', '') or 'not text'}", hint=_HINT) from error
     said = dict(line.split("=", 1) for line in lines if "=" in line)
-    names = ("REGISTRY", "WRITER", "USER", "PASSWORD")
+    names = ("REGISTRY", "WRITER", "USER", "PASSWORD", "PID")
     if absent := [name for name in names if not said.get(name)]:
         raise BadFileError(f"{file} does not say {absent[0]}", hint=_HINT)
-    registry, address, user, password = (said[name] for name in names)
+    registry, address, user, password, process = (said[name] for name in names)
     host, _, port = place.partition("/")[0].rpartition(":")
-    if host not in _HERE or port != registry.rpartition(":")[2]:
+    if host not in _HERE or port != registry.rpartition(":")[2] or not _runs(process):
         return None
-    if address.partition(":")[0] not in _HERE:
-        raise BadFileError(f"{file}: {address} is not on this machine", hint=_HINT)
+    near, _, number = address.partition(":")
+    if near not in _HERE or not (number.isascii() and number.isdigit() and 0 < int(number[:6]) < 1 << 16):
+        raise BadFileError(f"{file}: {address} is no port of this machine", hint=_HINT)
     return Writer(address, Credentials(user, password, str(file)))
+
+
+def _runs(process: str) -> bool:
+    if not (process.isascii() and process.isdigit()):
+        return False
+    try:
+        return b"docker-registry" in Path("/proc", process, "cmdline").read_bytes().split(b"\0")[:1]
+    except OSError:
+        return False

@@ -131,7 +131,7 @@ class Workspace:
 
         return Archives(self.wanted, self.environ)
 
-    @cached_property
+    @lazy
     def store(self) -> Path:
         """Where downloads are kept: pinned files, and the feeds below ``http``. Every checkout of a user has the same.
 

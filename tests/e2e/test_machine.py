@@ -334,12 +334,13 @@ def test_another_user_reads_no_password_and_is_told_why_he_cannot_push(running: 
     tags, said_of_it = done.stdout.splitlines()
     assert tags == "[]"
     assert "405" in said_of_it
-    assert "the one that ./doit.sh started takes what the user pushes who started it" in said_of_it
+    assert "it is for reading alone; where ./doit.sh started it, run ./doit.sh again, as the user who did" in said_of_it
 
 
 def test_each_start_makes_another_password_at_the_same_port(running: Checkout) -> None:
     before = running.writer
     for number in (9, 15):
+        assert Workspace(running.root, {}).registry.tags() == []
         pid = next(pid for pid, program in running.processes().items() if program == "docker-registry")
         os.kill(pid, number)
         status, _, err = running.doit("hello")
@@ -481,7 +482,7 @@ def test_down_with_another_word_is_wrong_use(checkout: Checkout, words: tuple[st
 
 
 def test_a_checkout_in_a_folder_with_an_apostrophe_has_a_registry_all_the_same() -> None:
-    words = '. "$1/machine/registry.sh"; writer_config 5000'
+    words = '. "$1/machine/registry.sh"; writer_config 5000; printf %s "$config"'
     environ = {**os.environ, "ROOT": "/srv/it's a clone"}
     made = subprocess.run(["bash", "-c", words, "-", ROOT], check=True, capture_output=True, text=True, env=environ).stdout
     config = YAML(typ="safe").load(made)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,17 @@ from pipeline.workspace import Workspace
 from tests import registry_process
 from tests.registry_process import running_registry
 
-LINES = {"REGISTRY": "localhost:5000", "WRITER": "127.0.0.1:20001", "USER": "build", "PASSWORD": "se=cret"}
+
+@pytest.fixture(autouse=True)
+def writer_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process by the name of docker-registry, whose number the records here have."""
+    with subprocess.Popen(["docker-registry", "60"], executable=shutil.which("sleep")) as process:
+        monkeypatch.setitem(LINES, "PID", str(process.pid))
+        yield
+        process.kill()
+
+
+LINES = {"REGISTRY": "localhost:5000", "WRITER": "127.0.0.1:20001", "USER": "build", "PASSWORD": "se=cret", "PID": ""}
 
 
 def record(folder: Path, **changed: str) -> Path:
@@ -45,13 +58,23 @@ def test_without_a_record_there_is_no_writer(tmp_path: Path) -> None:
     assert find("localhost:5000", tmp_path / "build/registry.env") is None
 
 
+@pytest.mark.parametrize("process", [str(os.getpid()), "999999999", "nonsense", "../proc/self", "1\0"])
+def test_a_record_whose_process_is_gone_is_of_no_registry_that_runs(tmp_path: Path, process: str) -> None:
+    assert find("localhost:5000", record(tmp_path, PID=process)) is None
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
         ({"WRITER": ""}, "does not say WRITER"),
         ({"PASSWORD": ""}, "does not say PASSWORD"),
+        ({"PID": ""}, "does not say PID"),
         ({"REGISTRY": ""}, "does not say REGISTRY"),
-        ({"WRITER": "registry.example:443"}, "registry.example:443 is not on this machine"),
+        ({"WRITER": "registry.example:443"}, "registry.example:443 is no port of this machine"),
+        ({"WRITER": "127.0.0.1"}, "127.0.0.1 is no port"),
+        ({"WRITER": "127.0.0.1:0"}, "127.0.0.1:0 is no port"),
+        ({"WRITER": "127.0.0.1:99999"}, "127.0.0.1:99999 is no port"),
+        ({"WRITER": "127.0.0.1:20001/x"}, "127.0.0.1:20001/x is no port"),
     ],
 )
 def test_a_damaged_record_is_one_line_that_says_what_to_do(tmp_path: Path, changed: dict[str, str], said: str) -> None:
@@ -104,6 +127,6 @@ def test_a_workspace_takes_the_writer_of_its_own_registry_alone(tmp_path: Path) 
     (tmp_path / "versions.toml").write_text('[settings]\nregistry = "localhost:5000"\n')
     (tmp_path / "build").mkdir()
     record(tmp_path / "build", WRITER="nowhere.example:1")
-    with pytest.raises(BadFileError, match="is not on this machine"):
+    with pytest.raises(BadFileError, match="is no port of this machine"):
         _ = Workspace(tmp_path, {}).registry
     assert Workspace(tmp_path, {"DRIVER_REGISTRY": "ghcr.io/acme"}).registry.host == "ghcr.io"
