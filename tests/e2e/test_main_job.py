@@ -175,7 +175,7 @@ def test_base_and_userspace_lie_there_as_images_of_their_own_with_the_same_blobs
 
 def test_a_second_kernel_in_the_lock_is_built_and_nothing_else(fresh_pairs: Pairs, small: First) -> None:
     pair = small.checkout.pair(OTHER, DRIVER)
-    assert fresh_pairs.added.ran.steps("build") == [pair.id]
+    assert set(fresh_pairs.added.ran.steps("build")) == {pair.id}
     assert fresh_pairs.added.ran.outcomes == {pair.id: "built"}
     first, added = fresh_pairs.first, fresh_pairs.added
     kept = set(first.tags) - {"index", f"535-{OTHER}-debian12"}
