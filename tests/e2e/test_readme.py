@@ -1,15 +1,13 @@
-"""Every command of the README, run as it stands there, in its order; and its sample output against a real run.
+"""Every command of the README is run, in a checkout of the pair that the README names.
 
-The commands run in a checkout whose wishes and lock hold one pair of those that the other tests built, so nothing is
-compiled here: ``localhost:5000`` is a registry to which that image was copied, ``ghcr.io`` one that asks for a password.
-``./doit.sh`` and ``./doit.sh test`` alone are not run from here: the one is what ``full`` and ``whole`` do on a machine
-that test_machine.py has doit.sh make ready, the other is what runs this test (test_documents.py holds .ci/run to it).
+That pair is built here, with ``nvidia`` alone. ``localhost:5000`` is a registry of the test's own, ``ghcr.io`` one that asks
+for a password. ``./doit.sh`` and ``./doit.sh test`` alone are not run from here: the one is what test_bare_root.py does on a machine
+that has nothing yet, the other is what runs this test (test_documents.py holds .ci/run to it).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -23,34 +21,40 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pipeline import totals
 from pipeline.pinned import Lock
-from tests.checkout import DRIVER, KINDS, OTHER, Checkout
+from pipeline.workspace import Workspace
+from tests.checkout import MODULES, ROOT, Checkout
 from tests.documents import README, blocks, commands
 from tests.registry_process import running_registry
-from tests.support.pairs import PAIRS, Made, Whole
 
-pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.area("thread"), PAIRS]
+pytestmark = [pytest.mark.e2e, pytest.mark.area("thread")]
 
+README_PAIR = re.search(r"docker pull localhost:5000/driver:(\S+-amd64)-([\d.]+)", README.read_text())
+assert README_PAIR
+KERNEL, DRIVER = README_PAIR.groups()
+"""What the README names; the committed lock pins it."""
 BY_DOIT_SH = {"./doit.sh", "./doit.sh test"}
-PAIR = f"{OTHER}-{DRIVER}"
+PAIR = f"{KERNEL}-{DRIVER}"
 ID = f"debian/amd64:{PAIR}"
+KINDS = ("proprietary",)
 TOKEN = "a-token-of-the-tests"
 NO_ARCHIVE = {"DRIVER_ARCHIVES": "debian=http://127.0.0.1:9/debian debian-security=http://127.0.0.1:9/debian-security"}
 """Nothing but ``doit update`` reads an archive once the pinned files are in the cache."""
 
 # What each command shows a person who runs it: a pattern of its stdout and stderr together.
 SHOWS = {
-    "doit status": rf"(?s)debian/amd64.*{OTHER} +{DRIVER} +{'both' if len(KINDS) == 2 else KINDS[0]} +built.*1 pair.*1 built",
+    "doit status": rf"(?s)debian/amd64.*{KERNEL} +{DRIVER} +{'both' if len(KINDS) == 2 else KINDS[0]} +built.*1 pair.*1 built",
     "doit status --json": r'"schema":1,.*"source":"registry"(?s:.*)"outcome":"built"',
     "doit page": r"build/page\.html",
-    "doit 'image:*6.1.0-50*'": r"1 of 1 pair built",
-    "doit --json 'image:*6.1.0-50*'": r'(?m)^\{"event": "end", .*"built": 1',
+    "doit 'image:*6.1.0-57-amd64*'": r"1 of 1 pair built",
+    "doit --json 'image:*6.1.0-57-amd64*'": r'(?m)^\{"event": "end", .*"built": 1',
     "doit list --all": rf"image:{ID} +render, build, prove, push",
     f"docker pull localhost:5000/driver:{PAIR}": r"Digest: sha256:[0-9a-f]{64}",
     f"podman pull --tls-verify=false localhost:5000/driver:{PAIR}": r"(?m)^[0-9a-f]{64}$",
-    f"skopeo inspect --tls-verify=false docker://localhost:5000/driver:{PAIR}": rf'"io.coreos-nvidia.kernel": "{OTHER}"',
+    f"skopeo inspect --tls-verify=false docker://localhost:5000/driver:{PAIR}": rf'"io.coreos-nvidia.kernel": "{KERNEL}"',
     "docker create --name driver-index localhost:5000/driver:index none": r"(?m)^[0-9a-f]{64}$",
-    f"docker cp driver-index:/kernel/amd64/{OTHER} driver-index.txt": "",
+    f"docker cp driver-index:/kernel/amd64/{KERNEL} driver-index.txt": "",
     "docker rm driver-index": "driver-index",
     "cat driver-index.txt": rf"^{DRIVER} built sha256:[0-9a-f]{{64}}$",
     "doit host --registry ghcr.io/acme --driver 535": r"build/host/flatcar-docker: config\.ign for a new host",
@@ -64,7 +68,7 @@ SHOWS = {
     "doit prune": r"0 of \d+ images may go",
     "doit prune --local": r"\d+ files?, [0-9.]+ MB, may go",
     "doit render": r"4 Dockerfiles below build/docker",
-    "doit fetch 'image:*6.1.0-50*' > by-hand.sh": "",
+    "doit fetch 'image:*6.1.0-57-amd64*' > by-hand.sh": "",
     "sh by-hand.sh": r"Successfully tagged driver-image:[0-9a-f]{16}",
 }
 
@@ -76,6 +80,8 @@ class Desk:
     checkout: Checkout
     names: dict[str, str]
     environ: dict[str, str]
+    first: str = ""
+    """What the first run printed."""
 
     def run(self, command: str) -> str:
         """What ``command`` says; fails where it fails."""
@@ -97,14 +103,14 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def desk(whole: Whole, room: Path) -> Iterator[Desk]:
-    checkout = Checkout(room / "readme", **{k: whole.checkout.environ[k] for k in ("DOCKER_HOST", "DRIVER_CACHE")})
+def desk(room: Path, environ: dict[str, str]) -> Iterator[Desk]:
+    checkout = Checkout(room / "readme", **environ)
     for name in ("versions.toml", "versions.lock"):
-        shutil.copyfile(whole.checkout.root / name, checkout.root / name)
+        shutil.copyfile(ROOT / name, checkout.root / name)
     checkout.relock(only_the_pair)
-    checkout.edit("versions.toml", lambda text: re.sub(r"(?m)^kernels = .*$", f'kernels = ["{OTHER}"]', text))
+    checkout.edit("versions.toml", lambda text: re.sub(r"(?m)^kernels = .*$", f'kernels = ["{KERNEL}"]', text))
     checkout.edit("versions.toml", without_vendors_and_other_drivers)
-    shutil.copytree(whole.checkout.root / "build/layers", checkout.root / "build/layers", copy_function=os.link)
+    checkout.only(modules=MODULES, kinds=KINDS)
     (checkout.root / "token").write_text(TOKEN)
     storage = room / "readme.storage"
     storage.mkdir()
@@ -135,11 +141,7 @@ def desk(whole: Whole, room: Path) -> Iterator[Desk]:
             "CONTAINERS_CONF": str(storage / "containers.conf"),
         }
         desk = Desk(checkout, {"localhost:5000": local, "ghcr.io": ghcr}, environ)
-        pair = checkout.pair(OTHER, DRIVER)
-        for tag in (pair.recipe_tag, *shared_tags(whole)):
-            source, target = (f"docker://{place}/driver:{tag}" for place in (whole.registry.address, local))
-            desk.run(f"skopeo copy --preserve-digests --src-tls-verify=false --dest-tls-verify=false {source} {target}")
-        assert "(was there)" in desk.run("doit"), "stands for ./doit.sh"
+        desk.first = desk.run("doit --json")
         yield desk
         for image in (f"localhost:5000/driver:{PAIR}", "localhost:5000/driver:index"):
             desk.run(f"docker image rm --force {image}")
@@ -147,7 +149,7 @@ def desk(whole: Whole, room: Path) -> Iterator[Desk]:
 
 
 def only_the_pair(lock: Lock) -> Lock:
-    kernels = tuple(msgspec.structs.replace(k, drivers=(DRIVER,)) for k in lock.kernels if k.kernel == OTHER)
+    kernels = tuple(msgspec.structs.replace(k, drivers=(DRIVER,)) for k in lock.kernels if k.kernel == KERNEL)
     drivers = tuple(d for d in lock.drivers if d.version == DRIVER)
     return msgspec.structs.replace(lock, kernels=kernels, drivers=drivers, pending=(), pending_drivers=())
 
@@ -160,16 +162,11 @@ def without_vendors_and_other_drivers(text: str) -> str:
     return head + "".join(kept)
 
 
-def shared_tags(whole: Whole) -> list[str]:
-    """Names of the layers below every image: base and userspace."""
-    tags = whole.checkout.space().registry.tags()
-    return [tag for tag in tags if tag.startswith(("base-", f"userspace-{DRIVER}-"))]
-
-
 def test_every_command_that_the_readme_has_is_known_here_and_no_other() -> None:
     assert set(commands(README)) == BY_DOIT_SH | set(SHOWS)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("command", [line for line in commands(README) if line not in BY_DOIT_SH])
 def test_a_command_of_the_readme_does_what_it_is_there_for(desk: Desk, command: str) -> None:
     lock = (desk.checkout.root / "versions.lock").read_bytes()
@@ -181,6 +178,7 @@ def test_a_command_of_the_readme_does_what_it_is_there_for(desk: Desk, command: 
     assert re.search(SHOWS[command], said), said[-3000:]
 
 
+@pytest.mark.full
 def test_what_was_built_by_hand_has_the_files_and_the_configuration_of_the_pushed_image(desk: Desk, tmp_path: Path) -> None:
     by_hand = (desk.checkout.root / "by-hand.sh").read_text().splitlines()
     assert [line.split()[5].partition(":")[0] for line in by_hand] == [
@@ -212,7 +210,7 @@ def files(desk: Desk, image: str, scratch: Path) -> dict[str, tuple[object, ...]
             data = tar.extractfile(member) if member.isreg() else None
             digest = sha256(data.read()).hexdigest() if data else ""
             found[member.name] = (member.type, oct(member.mode), member.uid, member.gid, member.linkname, digest)
-    assert f"opt/lib/modules/{OTHER}/nvidia.ko" in found
+    assert f"opt/lib/modules/{KERNEL}/nvidia.ko" in found
     archive.unlink()
     return found
 
@@ -224,10 +222,11 @@ def shape(text: str) -> str:
     return re.sub(r"\d+(\.\d+)*", "<n>", text).replace("<n> pairs:", "<n> pair:")
 
 
-def test_the_sample_output_of_the_first_command_is_what_it_prints(full: Made) -> None:
-    sample = next(text for text in blocks(README, "text") if "compiled open modules" in text).splitlines()
+@pytest.mark.full
+def test_the_sample_output_of_the_first_command_is_what_it_prints(desk: Desk) -> None:
+    *sample, last = next(text for text in blocks(README, "text") if "on the booted kernel" in text).splitlines()
     real = set()
-    for event in full.ran.events:
+    for event in map(json.loads, desk.first.splitlines()):
         pair = f"{event['pair']}: " if "pair" in event else ""
         real.add(shape(f"{pair}{event['text']}"))
     machine = "\n".join(path.read_text() for path in (README.parent / "machine").glob("*.sh"))
@@ -240,3 +239,6 @@ def test_the_sample_output_of_the_first_command_is_what_it_prints(full: Made) ->
             stamp, _, said = line.partition("] ")
             assert re.fullmatch(r"\[ *\d+\.\d s", stamp), line
             assert shape(said) in real, f"{line}\n{sorted(real)}"
+    space = Workspace(ROOT, {})
+    built: list[totals.Told] = [(pair.kernel.os, "built") for pair in space.plan.pairs]
+    assert last.partition("] ")[2] == totals.line([*built, *totals.unpinned(space.lock.pending)])
