@@ -1,8 +1,8 @@
 """Every command of the README is run, in a checkout of the pair that the README names.
 
 That pair is built here, with ``nvidia`` alone. ``localhost:5000`` is a registry of the test's own, ``ghcr.io`` one that asks
-for a password. ``./doit.sh`` and ``./doit.sh test`` alone are not run from here: the one is what test_bare_root.py does on a machine
-that has nothing yet, the other is what runs this test (test_documents.py holds .ci/run to it).
+for a password. ``./doit.sh`` and ``./doit.sh test`` alone are not run from here: the one is what test_bare_root.py does on a
+machine that has nothing yet, the other is what runs this test (test_documents.py holds .ci/run to it).
 """
 
 from __future__ import annotations
