@@ -146,7 +146,6 @@ def bare_disk(cache: Cache) -> Path:
     decided: dict[str, Part] = {
         "code": Path(__file__),
         "archive": read_index(archives.debian, "bookworm"),
-        "security": read_index(archives.security, "bookworm-security"),
     }
     return cache.entry("host-disk", decided, make)
 

@@ -46,7 +46,10 @@ class Archives:
 
 
 def packed(cache: Cache, release: str) -> Path:
-    """A tar of the root of ``release``, from the cache where its archives are as they were."""
+    """A tar of the root of ``release``, from the cache where it is still the same point release.
+
+    Its security archive changes daily and decides nothing here: a machine that was installed last week lacks updates too.
+    """
     archives = Archives.of_this_machine()
     dumped = subprocess.run(["apt-config", "dump"], check=True, capture_output=True, text=True, timeout=60).stdout
     options = [line for line in dumped.splitlines() if _OPTION.fullmatch(line)]
@@ -56,7 +59,6 @@ def packed(cache: Cache, release: str) -> Path:
         "sources": "\n".join(archives.sources(release)),
         "options": "\n".join(options),
         "index": read_index(archives.debian, release),
-        "security": read_index(archives.security, f"{release}-security"),
         "maker": versions_of("mmdebstrap"),
         "code": code_of(sys.modules[__name__]),
     }

@@ -102,7 +102,10 @@ def test_versions_are_those_that_are_installed() -> None:
 
 
 def truncate(place: Path) -> None:
-    os.truncate(place / "files/lib/thing.ko", 3)
+    module = place / "files/lib/thing.ko"
+    module.chmod(0o644)
+    os.truncate(module, 3)
+    module.chmod(0o444)
 
 
 def remove_file(place: Path) -> None:
@@ -123,8 +126,11 @@ def relink(place: Path) -> None:
 
 
 def rewrite(place: Path) -> None:
-    (place / "files/program").write_text("#!/bin/no\n")
-    os.utime(place / "files/program", (0, 12345))
+    program = place / "files/program"
+    program.chmod(0o755)
+    program.write_text("#!/bin/no\n")
+    program.chmod(0o555)
+    os.utime(program, (0, 12345))
 
 
 def remove_all_files(place: Path) -> None:
