@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import forked, samples
-from tests.small_project import DOIT, SmallProject
+from tests.small_project import DOIT, ROOT, SmallProject
 from tests.told_server import Told, in_turn, refusal, says
 
 WORDS = [
@@ -23,7 +23,7 @@ WORDS = [
     ["status", "--json"],
     ["matrix"],
     ["page"],
-    ["host", "--nosuch"],
+    ["host", "debian"],
     ["prune", "--local"],
     ["fetch", "nosuch"],
     ["update", "now"],
@@ -39,6 +39,8 @@ def test_it_is_the_program_that_a_person_starts(words: list[str], tmp_path: Path
             SmallProject(tmp_path / way, samples.a_lock(), registry=empty.place, DOCKER_HOST="unix:///nowhere")
             for way in ("started", "the_same")
         ]
+        for project in both:
+            (project.root / "host").symlink_to(ROOT / "host")  # what doit host reads
         started = subprocess.run(
             [DOIT, *words], cwd=both[0].root, env=both[0].environ, stdin=subprocess.DEVNULL, capture_output=True, text=True
         )
