@@ -2,7 +2,7 @@
 # Makes the machine ready, then hands every word on to doit.
 #
 #   ./doit.sh [WORD ...]      what 'doit WORD ...' does; without a word: every pinned pair
-#   ./doit.sh test [WORD ...] all tests; further words go to pytest
+#   ./doit.sh test [WORD ...] the tests of every change; --full [AREA ...]: all, or whole areas; further words go to pytest
 #   ./doit.sh down [--purge]  stop what this script started; --purge deletes its images as well
 #   ./doit.sh help [COMMAND]  what doit says of its commands; -h or --help: this
 #
