@@ -219,6 +219,7 @@ def shape(text: str) -> str:
     """``text`` with digests, numbers, versions, kinds of modules and "pair" or "pairs" made equal."""
     text = re.sub(r"\b[0-9a-f]{12,64}\b", "<digest>", text)
     text = re.sub(r"\b(open and proprietary|open|proprietary)\b", "<kind>", text)
+    text = text.replace("-cloud-amd64", "-amd64")
     return re.sub(r"\d+(\.\d+)*", "<n>", text).replace("<n> pairs:", "<n> pair:")
 
 
