@@ -24,6 +24,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     What a test sets itself counts; what its programs are handed begins with this. Other folders' tests keep what there is:
     they need to know where the engine is.
     """
+    if not item.path.is_relative_to(Path(__file__).parent):  # pytest calls this hook for every test, wherever its conftest lies
+        return (yield)
     held = dict(os.environ)
     kept = {name: value for name, value in held.items() if name in LET_THROUGH or name.startswith("PYTEST_")}
     os.environ.clear()

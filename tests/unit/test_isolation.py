@@ -38,7 +38,7 @@ SENSITIVE = (
 
 def test_a_test_has_no_setting_of_the_machine() -> None:
     here = {name for name in os.environ if not name.startswith("PYTEST_")}
-    assert here <= {"PATH", "HOME", "TMPDIR", "UPDATE_GOLDEN"}
+    assert here <= {"PATH", "HOME", "TMPDIR", "UPDATE_GOLDEN", "XDG_CACHE_HOME"}  # the last is the test's own
     assert not {".docker", ".config", ".gitconfig"} & set(os.listdir(Path.home()))
 
 
@@ -58,3 +58,15 @@ def test_tests_pass_on_a_machine_where_everything_is_set_to_nonsense(tmp_path: P
     tests = [f"tests/unit/{name}" for name in SENSITIVE]
     done = subprocess.run([*words, *tests], cwd=ROOT, env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+def test_tests_of_other_folders_keep_what_the_person_has_set(tmp_path: Path) -> None:
+    """pytest calls this folder's hook for every test of a run: end-to-end tests would lose the engine and the cache."""
+    (tmp_path / "test_other.py").write_text(
+        "import os\n\n\ndef test_it():\n    assert os.environ['DRIVER_CACHE'] == '/somewhere'\n"
+    )
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "test_other.py")]
+    words += [str(ROOT / "tests/unit/test_versions.py")]
+    environ = {**os.environ, "DRIVER_CACHE": "/somewhere"}
+    done = subprocess.run(words, cwd=ROOT, env=environ, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
