@@ -20,7 +20,7 @@ AREAS: Final = {
 }
 """Each area of the end-to-end tests and what it shows. CONTRIBUTING.md has their minutes."""
 FULL: Final = "--full"
-WORKERS: Final = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
+WORKERS: Final = ("-n", "2", "--no-loadscope-reorder")
 """Two workers, since what compiles uses every processor itself; each takes a test file at a time, the longest first."""
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from pipeline.build import REASON_LABEL
 from tests.checkout import DRIVER, KERNEL, KINDS, MODULES, NEWEST, Checkout, Ran, adopt_layers
-from tests.support.pairs import PAIRS, Whole
+from tests.support.pairs import Whole
 
-pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.area("thread"), PAIRS]
+pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.area("thread")]
 
 BAD, GOOD = f"debian/amd64:{NEWEST}-{DRIVER}", f"debian/amd64:{KERNEL}-{DRIVER}"
 BOTH = (f"image:{BAD}", f"image:{GOOD}")

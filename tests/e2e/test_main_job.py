@@ -27,9 +27,9 @@ from tests.checkout import DRIVER, KERNEL, OTHER, Checkout, layers, unpacked
 from tests.checkout import KINDS as ONE_KIND
 from tests.checkout import MODULES as ONE_MODULE
 from tests.registry_process import running_registry
-from tests.support.pairs import PAIRS, Made, Pairs, Whole, made
+from tests.support.pairs import Made, Pairs, Whole, made
 
-pytestmark = [pytest.mark.e2e, pytest.mark.area("thread"), PAIRS]
+pytestmark = [pytest.mark.e2e, pytest.mark.area("thread")]
 
 PAIR = f"debian/amd64:{KERNEL}-{DRIVER}"
 NO_ENGINE = "unix:///nowhere/docker.sock"

@@ -17,9 +17,9 @@ import pytest
 from tests.checkout import DRIVER, KERNEL
 from tests.clients import PODMAN_RUN, Client
 from tests.gpu_box import GpuBox
-from tests.support.pairs import PAIRS, Made
+from tests.support.pairs import Made
 
-pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.area("host"), PAIRS]
+pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.area("host")]
 
 ALL = ["nvidia", "nvidia-drm", "nvidia-modeset", "nvidia-peermem", "nvidia-uvm"]
 

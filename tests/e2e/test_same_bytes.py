@@ -14,13 +14,12 @@ from pipeline.engine import Engine
 from tests.checkout import DRIVER, KERNEL, KINDS, MODULES, OTHER, Checkout
 from tests.private_engine import daemon, private_engine, why_not
 from tests.registry_process import running_registry
-from tests.support.pairs import PAIRS, Whole
+from tests.support.pairs import Whole
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.full,
     pytest.mark.area("thread"),
-    PAIRS,
     pytest.mark.skipif(bool(why_not()), reason=why_not() or "-"),
 ]
 

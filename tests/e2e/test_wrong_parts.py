@@ -15,9 +15,9 @@ from pipeline.pinned import Kind
 from pipeline.plan import Pair
 from pipeline.workspace import Workspace
 from tests.checkout import DRIVER, KERNEL, KINDS, LATER, OTHER, layers, unpacked
-from tests.support.pairs import PAIRS, Whole
+from tests.support.pairs import Whole
 
-pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.area("thread"), PAIRS]
+pytestmark = [pytest.mark.e2e, pytest.mark.full, pytest.mark.area("thread")]
 
 
 @pytest.fixture(scope="module")

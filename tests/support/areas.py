@@ -4,15 +4,18 @@
 long for every run. A plain run leaves those out and names how many they are; ``--full`` takes everything, ``--full --area
 coreos`` every test of that area. Nothing is ever left out for want of time.
 
-All tests of a file run in one worker, since most share what a module made. The files in ``FIRST`` take longest, so they begin
-first; small ones fill in behind them.
+All tests of a file run in one worker, since most share what a module made; so do the files of ``PAIRS``. The files in ``FIRST``
+take longest, so they begin first; small ones fill in behind them. (Not by ``--dist loadgroup``: under pytest 9.2, which keeps a
+test's name elsewhere, pytest-xdist 3.8 silently groups nothing.)
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from pipeline.commands.test import AREAS
 
@@ -29,6 +32,9 @@ FIRST: Final = (
 )
 """Files that take longest, in the order in which they begin."""
 
+PAIRS: Final = frozenset({"test_main_job", "test_failed_pair", "test_wrong_parts", "test_same_bytes", "test_operators"})
+"""Files that share the checkouts of ``fresh_pairs``, ``full`` and ``whole`` (tests/support/pairs.py)."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--full`` and ``--area``."""
@@ -39,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Choose by size and area, put each file into a group of its own, and the longest first."""
+    """Choose by size and area, and put the longest first."""
     full, areas = config.getoption("--full"), config.getoption("--area")
     chosen: list[pytest.Item] = []
     left: list[pytest.Item] = []
@@ -52,12 +58,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             raise pytest.UsageError(f"{item.nodeid}: an end-to-end test names its area: pytest.mark.area(…)")
         wanted = area in areas if areas else True
         (chosen if wanted and (full or not item.get_closest_marker("full")) else left).append(item)
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     if left:
         config.stash[_LEFT] = len(left)
         config.hook.pytest_deselected(items=left)
     items[:] = sorted(chosen, key=_rank)
+
+
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives a worker a file at a time, and one of them all files of ``PAIRS``."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        """Name what the test ``nodeid`` stays together with."""
+        file = nodeid.partition("::")[0]
+        return "pairs" if Path(file).stem in PAIRS else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Share a run out by file, whatever ``--dist`` says."""
+    return ByFile(config, log)
 
 
 _LEFT: Final = pytest.StashKey[int]()

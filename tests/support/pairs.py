@@ -4,7 +4,7 @@
 - ``first``, ``added``: the same runs, made anew, for the tests that prove that the pipeline makes them (test_main_job.py).
 - ``full``: a pair with every kind and every module; ``whole``: the tests' whole lock in three runs. Long runs only.
 
-The tests that take ``first``, ``full`` or ``whole`` share a checkout, so all of them are in the group ``PAIRS`` of one worker.
+The tests that take ``fresh_pairs``, ``full`` or ``whole`` share a checkout, so one worker runs them (``PAIRS`` in areas.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import pytest
@@ -29,9 +29,6 @@ from tests.checkout import DRIVER, KERNEL, KINDS, MODULES, OTHER, PINS, ROOT, Ch
 from tests.registry_process import running_registry
 from tests.support.cache import Cache, product
 from tests.support.digests import Part
-
-PAIRS: Final = pytest.mark.xdist_group("pairs")
-"""Of every module that takes ``made``, ``full`` or ``whole``."""
 
 
 @dataclass(frozen=True)

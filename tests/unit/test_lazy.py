@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import os
 import pickle
 import sys
 import threading
@@ -233,7 +234,7 @@ def slow_workshops(monkeypatch: pytest.MonkeyPatch) -> list[Workshop]:
 
 
 def test_eight_threads_that_begin_at_once_share_one_workshop(slow_workshops: list[Workshop]) -> None:
-    space = Workspace(ROOT, {})
+    space = Workspace(ROOT, {"DRIVER_CACHE": os.environ["XDG_CACHE_HOME"]})
     assert len({id(shop) for shop in at_once(lambda: space.shop)}) == len(slow_workshops) == 1
 
 
@@ -241,13 +242,13 @@ def test_without_a_lock_they_would_get_several(slow_workshops: list[Workshop], m
     shop = Lockless(Workspace.__dict__["shop"]._make)
     shop.__set_name__(Workspace, "shop")
     monkeypatch.setattr(Workspace, "shop", shop)
-    space = Workspace(ROOT, {})
+    space = Workspace(ROOT, {"DRIVER_CACHE": os.environ["XDG_CACHE_HOME"]})
     assert len({id(shop) for shop in at_once(lambda: space.shop)}) > 1
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_every_part_of_a_workspace_is_made_once(part: str) -> None:
-    space = Workspace(ROOT, {})
+    space = Workspace(ROOT, {"DRIVER_CACHE": os.environ["XDG_CACHE_HOME"]})
     assert len({id(value) for value in at_once(lambda: getattr(space, part))}) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,7 @@ def run(folder: Path, *words: str) -> str:
     for area in ("host", "scale"):
         (folder / f"test_{area}.py").write_text(MODULE.format(area=area))
     (folder / "test_unit.py").write_text("def test_unit(): pass\n")
-    markers = "[pytest]\nmarkers =\n  e2e: x\n  area: x\n  full: x\n  xdist_group: x\n"
+    markers = "[pytest]\nmarkers =\n  e2e: x\n  area: x\n  full: x\n"
     (folder / "pytest.ini").write_text(markers)
     command = [sys.executable, "-m", "pytest", "-p", "tests.support.areas", "-c", str(folder / "pytest.ini"), *words, str(folder)]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
@@ -72,7 +73,7 @@ def run(folder: Path, *words: str) -> str:
 def test_a_run_takes_the_tests_of_its_size_and_counts_the_others(
     tmp_path: Path, words: tuple[str, ...], passed: int, left: int
 ) -> None:
-    for workers in ((), ("-n", "1", "--dist", "loadgroup")):
+    for workers in ((), ("-n", "1")):
         said = run(tmp_path, *workers, *words)
         assert f"{passed} passed" in said, said
         assert (f"{left} tests are left to './doit.sh test --full'" in said) == (left > 0), said
@@ -87,3 +88,18 @@ def test_each_area_has_its_row_in_contributing() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
     for area in AREAS:
         assert f"| `{area}` |" in text, area
+
+
+def test_the_tests_of_a_file_run_in_one_worker_and_so_do_those_that_share_a_pair(tmp_path: Path) -> None:
+    """``--dist loadgroup`` looked as if it did that, and had stopped to: each shared thing was made twice."""
+    for name in ("one", "two", "main_job", "failed_pair", "operators"):
+        text = "import pytest\n@pytest.mark.parametrize('i', range(4))\ndef test_it(i): pass\n"
+        (tmp_path / f"test_{name}.py").write_text(text)
+    said = run(tmp_path, "-n", "2", "--no-loadscope-reorder", "-v")
+    ran: dict[str, set[str]] = {}
+    for worker, name in re.findall(r"(?m)^\[(gw\d)\].* PASSED .*test_(\w+)\.py::", said):
+        ran.setdefault(name, set()).add(worker)
+    assert {"one", "two", "main_job"} < set(ran)
+    assert all(len(workers) == 1 for workers in ran.values()), said
+    assert len(frozenset().union(*ran.values())) == 2, said
+    assert ran["main_job"] == ran["failed_pair"] == ran["operators"]

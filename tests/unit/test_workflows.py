@@ -32,7 +32,7 @@ def steps(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def test_there_are_tests_a_daily_update_and_a_build() -> None:
-    assert [path.stem for path in FILES] == ["build", "ci", "update"]
+    assert [path.stem for path in FILES] == ["build", "ci", "nightly", "update"]
 
 
 def test_github_s_own_schema_holds() -> None:
