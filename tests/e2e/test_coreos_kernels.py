@@ -455,7 +455,7 @@ reason = "the version of which there is a stand-in"
 
 """
 )
-NAMES = ("DOCKER_HOST", "DRIVER_CACHE", "DRIVER_REGISTRY", "DRIVER_MIRRORS")
+NAMES = ("DOCKER_HOST", "DRIVER_REGISTRY", "DRIVER_MIRRORS")
 
 
 def source_toolchain(space: Workspace) -> Toolchain:

@@ -83,7 +83,7 @@ def test_it_is_not_tried_again_and_still_counts(first: Ran, unpatched: Checkout)
 
 def test_another_checkout_learns_of_it_from_the_registry(first: Ran, unpatched: Checkout, room: Path) -> None:
     assert first.status == 1
-    other = Checkout(room / "learns", **{k: unpatched.environ[k] for k in ("DRIVER_REGISTRY", "DRIVER_CACHE")})
+    other = Checkout(room / "learns", DRIVER_REGISTRY=unpatched.environ["DRIVER_REGISTRY"])
     other.only(modules=MODULES, kinds=KINDS)
     other.edit("compat.toml", less_known)
     ran = other.doit("--json", *BOTH, DOCKER_HOST=NO_ENGINE).ended(1)
