@@ -55,7 +55,7 @@ def pytest_words(words: Sequence[str], root: Path) -> list[str]:
         while rest and (rest[0] in AREAS or _is_name(rest[0], root)):
             if rest[0] not in AREAS:
                 raise UsageError(f"there is no area and no file '{rest[0]}'", hint=f"areas: {', '.join(AREAS)}")
-            size += ["--area", rest.pop(0)]
+            size.append(f"--area={rest.pop(0)}")  # one word: pytest takes the folder host/ for a place to search
     elif rest and (rest[0] in AREAS or _is_name(rest[0], root)):
         raise UsageError(f"there is no test file '{rest[0]}'", hint=f"whole areas: 'doit test {FULL} AREA'")
     chosen = any(not _is_name(word, root) and not word.startswith("-") for word in rest)

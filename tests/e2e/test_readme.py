@@ -40,7 +40,7 @@ ID = f"debian/amd64:{PAIR}"
 KINDS = ("proprietary",)
 TOKEN = "a-token-of-the-tests"
 NO_ARCHIVE = {"DRIVER_ARCHIVES": "debian=http://127.0.0.1:9/debian debian-security=http://127.0.0.1:9/debian-security"}
-"""Nothing but ``doit update`` reads an archive once the pinned files are in the cache."""
+"""Nothing but ``doit update`` reads an archive once the first run has put the pinned files into the cache."""
 
 # What each command shows a person who runs it: a pattern of its stdout and stderr together.
 SHOWS = {
@@ -83,16 +83,15 @@ class Desk:
     first: str = ""
     """What the first run printed."""
 
-    def run(self, command: str) -> str:
-        """What ``command`` says; fails where it fails."""
-        environ = self.environ if "update" in command else self.environ | NO_ARCHIVE
+    def run(self, command: str, **environ: str) -> str:
+        """Run ``command`` with ``environ`` besides its own environment; return what it says, fail where it fails."""
         for name, place in self.names.items():
             command = command.replace(name, place)
         done = subprocess.run(
             ["bash", "-euc", command],
             check=False,
             cwd=self.checkout.root,
-            env=environ,
+            env=self.environ | environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -171,7 +170,7 @@ def test_every_command_that_the_readme_has_is_known_here_and_no_other() -> None:
 def test_a_command_of_the_readme_does_what_it_is_there_for(desk: Desk, command: str) -> None:
     lock = (desk.checkout.root / "versions.lock").read_bytes()
     try:
-        said = desk.run(command)
+        said = desk.run(command, **({} if "update" in command else NO_ARCHIVE))
     finally:
         # What the archive pins today must not be built here instead of the pair that the other tests built.
         (desk.checkout.root / "versions.lock").write_bytes(lock)

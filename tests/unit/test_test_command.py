@@ -28,8 +28,8 @@ SHARED = [*WORKERS, "--durations=20"]
         (["dodo.py::test_x"], ["dodo.py::test_x"]),
         (["-n0"], ["-n0"]),
         ([FULL], [*SHARED, FULL]),
-        ([FULL, "host"], [*SHARED, FULL, "--area", "host"]),
-        ([FULL, "host", "scale", "-x"], [*SHARED, FULL, "--area", "host", "--area", "scale", "-x"]),
+        ([FULL, "host"], [*SHARED, FULL, "--area=host"]),
+        ([FULL, "host", "scale", "-x"], [*SHARED, FULL, "--area=host", "--area=scale", "-x"]),
         ([FULL, "tests/e2e"], [FULL, "tests/e2e"]),
     ],
 )
@@ -82,6 +82,15 @@ def test_a_run_takes_the_tests_of_its_size_and_counts_the_others(
 def test_a_test_of_an_area_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "test_other.py").write_text(MODULE.format(area="moon"))
     assert "there is no area 'moon': one of " in run(tmp_path)
+
+
+def test_an_area_with_the_name_of_a_folder_is_run() -> None:
+    """pytest took the word after ``--area`` for the folder ``host``, and did not know its own options any more."""
+    no_engine = ("-W", "ignore::pytest.PytestUnraisableExceptionWarning")  # docker's client leaves a socket where none answers
+    words = pytest_words([FULL, "host", "--collect-only", "-q", *no_engine], ROOT)
+    done = subprocess.run([sys.executable, "-m", "pytest", *words], cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line} >= {"tests/e2e/test_host_vm.py"}
 
 
 def test_each_area_has_its_row_in_contributing() -> None:
