@@ -24,12 +24,17 @@ spawn() {
 }
 
 # pid_of PIDFILE WORD: the process of the file where it lives and WORD is one of its arguments; fails otherwise. Every run asks
-# this of each daemon, so it starts no program.
+# this of each daemon, so it starts no program where it lives or its file is missing. A process that is just executing another
+# program has no arguments for a moment (get_mm_cmdline in Linux' fs/proc/base.c), on a busy machine a long one: ask again.
 pid_of() {
-    local pid word words=()
+    local pid word words=() tries=20
     { read -r pid <"$1"; } 2>/dev/null || return 1
     case $pid in '' | *[!0-9]*) return 1 ;; esac
-    { mapfile -d '' -t words <"/proc/$pid/cmdline"; } 2>/dev/null || return 1
+    until { mapfile -d '' -t words <"/proc/$pid/cmdline"; } 2>/dev/null && [ ${#words[@]} -gt 0 ]; do
+        tries=$((tries - 1))
+        if [ "$tries" -eq 0 ] || ! is_alive "$pid"; then return 1; fi
+        sleep 0.05
+    done
     for word in "${words[@]}"; do
         [ "$word" != "$2" ] || { printf '%s\n' "$pid" && return; }
     done
