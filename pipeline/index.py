@@ -17,9 +17,9 @@ from msgspec import Struct, field
 from .errors import UpstreamDataError
 from .pinned import LINE, OsRelease, Pending, PendingDriver
 from .plan import Pair
+from .progress import Outcome
 
 INDEX_FILE: Final = Path("build/index.json")
-Outcome = Literal["built", "failed", "excluded", "pending"]
 
 
 class Missing(Struct, frozen=True):

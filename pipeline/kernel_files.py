@@ -15,8 +15,8 @@ from . import debs, proof, rpms, trees, unpacking, vmlinux
 from .elf import Export
 from .errors import PairFailed
 from .inputs import Inputs
-from .pinned import Kernel
-from .tree import is_tarball, of_kernel
+from .pinned import Kernel, is_tarball
+from .tree import of_kernel
 
 _WITHOUT_SYMVERS: Final = "MODVERSIONS is on in its config and there is no Module.symvers"
 _MISSING: Final = ("unknown symbol ", " undefined!")

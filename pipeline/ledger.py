@@ -20,10 +20,11 @@ import msgspec
 from . import index as indexes
 from .aside import aside
 from .errors import PipelineError, RegistryError, one_line
-from .index import Bytes, Entry, Index, Outcome, entry_of
+from .index import Bytes, Entry, Index, entry_of
 from .lazy import lazy
 from .lock import write
 from .plan import Pair, Plan
+from .progress import Outcome
 from .published import BASIS_LABEL, DOCUMENT_LABEL, INDEX_TAG, SERIAL_LABEL, Published, basis, digest, push
 from .versions import DriverVersion
 

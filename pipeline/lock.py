@@ -20,8 +20,7 @@ import msgspec
 from . import family_names
 from .dates import epoch_of
 from .errors import ROOM_HINT, BadFileError, DiskError, PipelineError
-from .pinned import FILE_NAME, File, Kernel, Lock
-from .tree import is_tarball
+from .pinned import FILE_NAME, File, Kernel, Lock, is_tarball
 from .twins import refuse_twins
 from .versions import DriverVersion, KernelRelease, check_tag, tag_text
 

@@ -281,3 +281,8 @@ class Lock(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, 
             yield from (*driver.open, *driver.proprietary, *driver.userspace, *driver.fabric)
         for kernel in self.kernels:
             yield from (*kernel.headers, *kernel.image)
+
+
+def is_tarball(name: str) -> bool:
+    """Whether a file of a kernel of form ``source`` is kernel.org's source; the other one is its configuration."""
+    return name.startswith("linux-") and name.endswith(".tar.xz")

@@ -6,6 +6,7 @@ mistake in it is an error today and not at the next update; a run that builds no
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,6 +20,7 @@ from .upstream.policy import TABLES, KernelOrg, SourcePolicy
 from .wanted import WANTED_FILE, Wanted
 
 T = TypeVar("T")
+KindOf = Callable[[Os], type[SourcePolicy]]
 
 
 class Policies(Struct, frozen=True, kw_only=True):
@@ -29,12 +31,13 @@ class Policies(Struct, frozen=True, kw_only=True):
     nvidia: Drivers | None = None
 
 
-def policies(wanted: Wanted, name: str = str(WANTED_FILE)) -> Policies:
-    """The policies in ``wanted``.
+def policies(wanted: Wanted, name: str = str(WANTED_FILE), *, kind_of: KindOf = TABLES.__getitem__) -> Policies:
+    """Read the policies in ``wanted``.
 
+    ``kind_of`` gives the record of an OS family that is none of TABLES, from the family's own module.
     Raises BadFileError with ``name`` and the place of the first thing that is wrong.
     """
-    read = {os: _read(table, _kind(os), os, name) for os, table in wanted.families.items()}
+    read = {os: _read(table, TABLES.get(os) or kind_of(os), os, name) for os, table in wanted.families.items()}
     nvidia = _read(wanted.nvidia, Drivers, "nvidia", name)
     for branch, kinds in nvidia.kinds.items() if nvidia else ():
         if needless := [kind for kind in kinds if kind not in (wanted.build.kinds or kinds)]:
@@ -47,14 +50,6 @@ def policies(wanted: Wanted, name: str = str(WANTED_FILE)) -> Policies:
         kernel_org=_read(wanted.kernel_org, KernelOrg, "kernel-org", name),
         nvidia=nvidia,
     )
-
-
-def _kind(os: Os) -> type[SourcePolicy]:
-    if os in TABLES:
-        return TABLES[os]
-    from .upstream import families  # with all that reads that family's feeds
-
-    return families.family(os).policy
 
 
 def _read(table: dict[str, Any] | None, kind: type[T], key: str, name: str) -> T | None:

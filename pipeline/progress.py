@@ -11,13 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final, Literal, TextIO, get_args
+from typing import Any, Final, Literal, TextIO, get_args
 
 from .errors import PipelineError
 
-if TYPE_CHECKING:
-    from .index import Outcome
-
+Outcome = Literal["built", "failed", "excluded", "pending"]
+"""What became of a pair."""
 Step = Literal["fetch", "build", "assemble", "proof", "push"]
 Event = Literal["step", "outcome", "note", "problem", "end"]
 STEPS: Final[tuple[str, ...]] = get_args(Step)

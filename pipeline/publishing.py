@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from . import ledger
 from .index import Index
+from .ledger import Ledger
 from .lock import write
-from .plan import Pair
-from .workspace import Workspace
+from .plan import Pair, Plan
+
+if TYPE_CHECKING:  # what builds is imported by those who build
+    from .parts import Workshop
+    from .registry import Registry
 
 SOURCE_FILE: Final = Path("build/index.registry")
 """Of which registry ``build/index.json`` tells."""
@@ -24,20 +28,19 @@ _ROUNDS: Final = 10
 """Others may go on building for hours; after so many rounds the index is theirs to complete."""
 
 
-def publish(space: Workspace, worked_on: Sequence[Pair]) -> Index:
+def publish(book: Ledger, plan: Plan, shop: Workshop, worked_on: Sequence[Pair]) -> Index:
     """Settle the branch names of the pairs that this run ``worked_on`` and publish the index; the index."""
-    book, shop = space.ledger, space.shop
     if worked_on:
         book.refresh()
     for _ in range(_ROUNDS):
         if worked_on:
-            book.settle_aliases(space.plan, worked_on, shop, missing=False)
-        local = ledger.local_index(space.root)
-        index = book.index(space.plan, local)
-        pushed = book.push_index(index, space.plan, shop)
+            book.settle_aliases(plan, worked_on, shop, missing=False)
+        local = ledger.local_index(book.root)
+        index = book.index(plan, local)
+        pushed = book.push_index(index, plan, shop)
         if index != local:
-            ledger.save_index(space.root, index)
-        write(space.root / SOURCE_FILE, _place(space))
+            ledger.save_index(book.root, index)
+        write(book.root / SOURCE_FILE, _place(book.registry))
         if not pushed and not worked_on:
             break
         seen = _outcomes(book.tags)
@@ -45,23 +48,23 @@ def publish(space: Workspace, worked_on: Sequence[Pair]) -> Index:
         if _outcomes(book.tags) <= seen:
             break
     if worked_on:  # at the end: who finished beside us has settled its own by now
-        book.settle_aliases(space.plan, (), shop)
+        book.settle_aliases(plan, (), shop)
     return index
 
 
-def known_last(space: Workspace) -> Index:
-    """The last index that this checkout wrote of this very registry; an empty one where there is none."""
+def known_last(root: Path, registry: Registry) -> Index:
+    """Read the last index that the checkout ``root`` wrote of this very registry; an empty one where there is none."""
     try:
-        same = (space.root / SOURCE_FILE).read_bytes() == _place(space)
+        same = (root / SOURCE_FILE).read_bytes() == _place(registry)
     except FileNotFoundError:
         same = True  # written before that was noted
     except OSError:
         same = False
-    return ledger.local_index(space.root) if same else Index()
+    return ledger.local_index(root) if same else Index()
 
 
-def _place(space: Workspace) -> bytes:
-    return f"{space.registry.host}/{space.registry.repository}\n".encode()
+def _place(registry: Registry) -> bytes:
+    return f"{registry.host}/{registry.repository}\n".encode()
 
 
 def _outcomes(tags: set[str]) -> set[str]:

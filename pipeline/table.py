@@ -11,7 +11,8 @@ from typing import Final, get_args
 from msgspec import Struct
 
 from .errors import UsageError
-from .index import Entry, Index, Outcome, count
+from .index import Entry, Index, count
+from .progress import Outcome
 from .wording import counted
 
 OUTCOMES: Final[tuple[str, ...]] = get_args(Outcome)

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Final, TypeAlias
 
 from .family_names import title
-from .index import Outcome
 from .pinned import Os, Pending
+from .progress import Outcome
 from .wording import counted
 
 Told: TypeAlias = tuple[Os, Outcome]

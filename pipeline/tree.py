@@ -37,11 +37,6 @@ class Tree:
         return hashlib.sha256(" ".join(words).encode()).hexdigest()
 
 
-def is_tarball(name: str) -> bool:
-    """True for kernel.org's source; the other file of a kernel's ``source`` is its configuration."""
-    return name.startswith("linux-") and name.endswith(".tar.xz")
-
-
 def of_kernel(kernel: Kernel) -> tuple[Tree, ...]:
     """The trees of a kernel's headers; none for Debian's, whose packages dpkg unpacks in the build."""
     if kernel.form == "debs":

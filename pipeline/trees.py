@@ -21,7 +21,8 @@ from .errors import IntegrityError, PairFailed
 from .inputs import Inputs
 from .lazy import Locks
 from .limits import MAX_UNPACKED
-from .tree import Make, Tree, is_tarball
+from .pinned import is_tarball
+from .tree import Make, Tree
 from .unpacking import HINT, Entry, from_tar, relative, renamed, to_tar, unpacked, within
 
 CACHE: Final = Path("build/trees")

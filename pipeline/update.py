@@ -30,6 +30,7 @@ from .update_nvidia import Choice, read_nvidia
 from .update_toolchains import vendor_toolchains
 from .upstream.debian import Indices
 from .upstream.debian_drivers import driver_versions
+from .upstream.families import policy_of
 from .upstream.nvidia_policy import Listed
 from .wanted import Debian, DriverWish, Wanted, settings
 
@@ -77,7 +78,7 @@ def update(
     Raises BadFileError for a policy that cannot be meant, and UsageError where this machine cannot do it: no address of an
     archive is known, or apt is not installed.
     """
-    policy = policies(wanted)
+    policy = policies(wanted, kind_of=policy_of)
     notes = Notes()
 
     def get(url: str, immutable: bool) -> bytes:

@@ -16,7 +16,7 @@ from .brake import Brake
 from .errors import ROOM_HINT, DiskError, PipelineError
 from .lazy import lazy
 from .ledger import Ledger
-from .pinned import Lock
+from .pinned import Lock, Os
 from .plan import Pair, Plan
 from .policies import policies
 from .progress import Progress
@@ -31,10 +31,17 @@ if TYPE_CHECKING:  # a run that finds all done opens a registry and nothing else
     from .mirrors import Mirrors
     from .parts import Workshop
     from .registry import Registry
+    from .upstream.policy import SourcePolicy
 
 
 _HALF_MADE: Final = (".kinds.*", ".proof.*", ".export.*", "trees/.*", "docker/toolchain/**/.root.*")
 """Folders below ``build`` that a run makes for itself."""
+
+
+def _policy_of(os: Os) -> type[SourcePolicy]:
+    from .upstream import families  # with all that reads that family's feeds
+
+    return families.policy_of(os)
 
 
 class Busy(PipelineError):
@@ -58,7 +65,7 @@ class Workspace:
     def wanted(self) -> Wanted:
         """``versions.toml``, all of it read: a mistake in a table that only ``doit update`` uses is one for every command."""
         found = wanted.load(self.root / wanted.WANTED_FILE)
-        policies(found)
+        policies(found, kind_of=_policy_of)
         return found
 
     @lazy

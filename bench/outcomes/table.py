@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from pipeline import index as indexes
+from pipeline import progress
 from pipeline.errors import BadFileError
 from pipeline.index import Entry, Index, Missing, Seconds, entry_of
 from pipeline.lock import write as put
@@ -148,7 +148,7 @@ def _entry(pair: Pair, found: Sequence[tuple[Given, Row | None]]) -> Entry:
     said = {given.kind: _why(row) for given, row in found if not (row and row.outcome == "loads")}
     waiting = [given.kind for given, row in found if row is None]
     patched = [f"{given.kind} modules with {', '.join(given.patches)}" for given, row in found if row and given.patches]
-    outcome: indexes.Outcome = "built" if loads else "pending" if waiting else "failed"
+    outcome: progress.Outcome = "built" if loads else "pending" if waiting else "failed"
     why = "; ".join(f"{kind}: {text}" if len(found) > 1 else text for kind, text in said.items())
     return entry_of(
         pair,

@@ -18,6 +18,7 @@ from ..policies import policies
 from ..this_machine import Machine, this_machine
 from ..update import MAX_FEED_BYTES
 from ..update_host import Sources, update_host
+from ..upstream.families import policy_of
 from ..workspace import Workspace
 
 NEXT = "doit 'image:host*'"
@@ -38,7 +39,7 @@ def pin_host(space: Workspace, params: Any) -> int:
     def get(url: str, immutable: bool) -> bytes:
         return fetcher.get(url, max_bytes=MAX_FEED_BYTES, immutable=immutable)
 
-    kernel_org = policies(space.wanted).kernel_org
+    kernel_org = policies(space.wanted, kind_of=policy_of).kernel_org
     with half_made.folder(space.scratch, half_made.UPDATE) as scratch:
         take = Artefacts(fetcher, space.store, scratch).take
         means = Means(get=get, source_keys=kernel_org.keys if kernel_org else (), lock=main, take=take)

@@ -66,7 +66,7 @@ class Prune(Plain):
             refused = [verdict for verdict in verdicts if verdict.remove and not deleter.delete(verdict)]
             if len(refused) < sum(verdict.remove for verdict in verdicts):
                 space.ledger.refresh()
-                publishing.publish(space, ())
+                publishing.publish(space.ledger, space.plan, space.shop, ())
             for verdict in refused:
                 print(
                     f"doit: delete by hand: {space.registry.reference(verdict.digest)} ({' '.join(verdict.tags)})",

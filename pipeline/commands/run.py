@@ -14,9 +14,9 @@ from doit.control import TaskControl
 from .. import index as indexes
 from .. import ledger, totals
 from ..errors import PipelineError, UsageError
-from ..index import Outcome
 from ..matrix import as_built
 from ..plan import Pair
+from ..progress import Outcome
 from ..publishing import publish
 from ..wording import counted
 from ..workspace import Workspace, here
@@ -129,7 +129,7 @@ def _settle(space: Workspace, chosen: Sequence[Pair], everything: bool) -> Mappi
         serial = book.serial
     else:
         try:
-            index = publish(space, space.to_do or ())
+            index = publish(space.ledger, space.plan, space.shop, space.to_do or ())
         except PipelineError as error:
             if not space.brake.explains(error):
                 progress.problem(error)

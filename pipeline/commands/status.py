@@ -68,7 +68,7 @@ class Status(Plain):
 def _published(space: Workspace) -> Index:
     """The index, after it was made again from the registry's tags and pushed where it was not up to date."""
     with space.alone():
-        return publish(space, ())
+        return publish(space.ledger, space.plan, space.shop, ())
 
 
 def present(space: Workspace) -> Index:
@@ -83,4 +83,4 @@ def present(space: Workspace) -> Index:
         return book.index(space.plan, local)
     except RegistryError as error:
         print(f"doit: {error}; showing what was known last", file=sys.stderr)
-        return ledger.cached(space.plan, known_last(space))
+        return ledger.cached(space.plan, known_last(space.root, space.registry))

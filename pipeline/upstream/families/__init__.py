@@ -48,3 +48,8 @@ def family(os: Os) -> Family:
     found = importlib.import_module(f"{__name__}.{os.replace('-', '_')}").FAMILY
     assert isinstance(found, Family)
     return found
+
+
+def policy_of(os: Os) -> type[SourcePolicy]:
+    """Return the record that the family's table in versions.toml is read into. Raises KeyError where there is no such family."""
+    return family(os).policy
