@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline import tasks
-from pipeline.commands.faults import Faults
-from pipeline.commands.plain import or_exit, state_file
-from pipeline.workspace import here
+from pipeline.cli import tasks
+from pipeline.cli.commands.base import or_exit, state_file
+from pipeline.cli.commands.task_faults import Faults
+from pipeline.cli.workspace import here
 
 DOIT_CONFIG = {
     "default_tasks": ["image"],

@@ -23,14 +23,14 @@ from typing import Any, Final
 import msgspec
 
 from bench.made_up import ROOT
-from pipeline import wanted
-from pipeline.build import build
-from pipeline.contexts import lay, write
-from pipeline.errors import UsageError
-from pipeline.plan import Pair
-from pipeline.progress import Progress
-from pipeline.render import build_order
-from pipeline.workspace import Workspace
+from pipeline.build.contexts import lay, write
+from pipeline.build.pair import build
+from pipeline.cli.workspace import Workspace
+from pipeline.config import versions_toml
+from pipeline.core.errors import UsageError
+from pipeline.core.progress import Progress
+from pipeline.plan.pairs import Pair
+from pipeline.plan.render import build_order
 from tests.registry_process import running_registry
 
 _PROBES: Final = "COPY --from=probes /build/nvidia/conftest/ /build/nvidia/conftest/\n"
@@ -108,7 +108,7 @@ class Figures:
 def workspace(space: Workspace, kinds: Sequence[str], modules: Sequence[str], pattern: str) -> tuple[Workspace, Pair]:
     """``space`` with the one pair in its lock, made new by its date, and wishes narrowed to kinds and modules."""
     words = {"kinds": tuple(kinds) or space.wanted.build.kinds, "modules": tuple(modules)}
-    narrowed = msgspec.structs.replace(space.wanted, build=msgspec.convert(words, wanted.Build))
+    narrowed = msgspec.structs.replace(space.wanted, build=msgspec.convert(words, versions_toml.Build))
     tried = [pair for pair in space.plan.select([f"image:{pattern}"]) if pair.exclusion is None]
     if not tried:
         raise UsageError(f"every pair that matches '{pattern}' is excluded", hint="name another with --pair")

@@ -27,8 +27,8 @@ from typing import Any, Final
 
 from bench.build import bare
 from bench.made_up import ROOT, narrowed
-from pipeline.errors import UsageError
-from pipeline.workspace import Workspace
+from pipeline.cli.workspace import Workspace
+from pipeline.core.errors import UsageError
 from tests.private_engine import private_engine, why_not
 from tests.registry_process import running_registry
 

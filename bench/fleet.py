@@ -29,7 +29,7 @@ from typing import Any
 
 from bench.made_up import checkout
 from bench.noop import MEMORY
-from pipeline.registry import Registry
+from pipeline.registry.client import Registry
 from tests.registry_process import running_registry
 
 

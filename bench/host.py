@@ -32,9 +32,9 @@ from typing import Final
 
 from bench import build
 from bench.made_up import pinned
-from pipeline.contexts import lay, write
-from pipeline.errors import UsageError
-from pipeline.registry import Registry
+from pipeline.build.contexts import lay, write
+from pipeline.core.errors import UsageError
+from pipeline.registry.client import Registry
 from tests import host_vm
 from tests.host_machine import KERNEL, NEXT, A
 from tests.host_vm import GATEWAY, ROOT, Disk, Vm

@@ -18,13 +18,14 @@ from typing import Final
 
 import msgspec
 
-from pipeline import index as indexes
-from pipeline import ledger, lock, published, wanted
-from pipeline.assemble import assemble, tree
-from pipeline.index import Bytes, Entry, Index, Seconds
-from pipeline.pinned import File, Kernel, Lock, OsRelease
-from pipeline.plan import Pair
-from pipeline.workspace import Workspace
+from pipeline.build.assemble import assemble, tree
+from pipeline.cli.workspace import Workspace
+from pipeline.config import lockfile, versions_toml
+from pipeline.config.records import File, Kernel, Lock, OsRelease
+from pipeline.outcomes import index as indexes
+from pipeline.outcomes.index import Bytes, Entry, Index, Seconds
+from pipeline.plan.pairs import Pair
+from pipeline.publish import index_image, ledger
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PINNED: Final = ROOT / "tests" / "debian"
@@ -37,7 +38,9 @@ FILES: Final = ("dodo.py", "pyproject.toml", "compat.toml")
 def pinned(environ: Mapping[str, str] = os.environ) -> Workspace:
     """This checkout with the wishes and the lock of ``PINNED`` instead of its own."""
     space = Workspace(ROOT, environ)
-    space.__dict__.update(wanted=wanted.load(PINNED / wanted.WANTED_FILE), lock=lock.load(PINNED / lock.LOCK_FILE))
+    space.__dict__.update(
+        wanted=versions_toml.load(PINNED / versions_toml.WANTED_FILE), lock=lockfile.load(PINNED / lockfile.LOCK_FILE)
+    )
     return space
 
 
@@ -53,7 +56,7 @@ def narrowed(text: str, build: Mapping[str, Sequence[str]]) -> str:
 
 def made_up_lock(pairs: int) -> Lock:
     """A lock of at least ``pairs`` pairs: each kernel with every driver."""
-    real = lock.load(PINNED / lock.LOCK_FILE)
+    real = lockfile.load(PINNED / lockfile.LOCK_FILE)
     model, kernel = real.drivers[0], real.kernels[0]
     drivers = tuple(msgspec.structs.replace(model, version=version, required=()) for version in DRIVERS)
     kernels = tuple(_kernel(kernel, number) for number in range(-(-pairs // len(DRIVERS))))
@@ -86,8 +89,8 @@ def checkout(root: Path, pairs: int, registry: str) -> Workspace:
     root.mkdir(parents=True)
     for name in FILES:
         shutil.copyfile(ROOT / name, root / name)
-    shutil.copyfile(PINNED / wanted.WANTED_FILE, root / wanted.WANTED_FILE)
-    (root / lock.LOCK_FILE).write_bytes(lock.dump(made_up_lock(pairs)))
+    shutil.copyfile(PINNED / versions_toml.WANTED_FILE, root / versions_toml.WANTED_FILE)
+    (root / lockfile.LOCK_FILE).write_bytes(lockfile.dump(made_up_lock(pairs)))
     return Workspace(root, {"DRIVER_REGISTRY": registry, "DRIVER_CACHE": str(root / "build/cache")})
 
 
@@ -107,8 +110,8 @@ def fill(space: Workspace, storage: Path) -> list[str]:
         generated="2026-11-24T12:00:00Z",
         pairs=tuple(entries.get(pair.id) or indexes.excluded(pair) for pair in space.plan.pairs),
     )
-    held = published.Published(shop.registry, present=False)
-    published.push(document, published.basis(space.plan, tags), held, shop)
+    held = index_image.Published(shop.registry, present=False)
+    index_image.push(document, index_image.basis(space.plan, tags), held, shop)
     ledger.save_index(space.root, document)
     return tags
 

@@ -31,8 +31,8 @@ import msgspec
 
 from bench.footprint import Peak, Watched, size_of
 from bench.made_up import FILES, PINNED, ROOT, narrowed, pinned
-from pipeline import lock
-from pipeline.pinned import Lock
+from pipeline.config import lockfile
+from pipeline.config.records import Lock
 from tests.registry_process import running_registry
 
 AT_ONCE: Final = 2
@@ -101,7 +101,7 @@ class Bench:
     def _renew(self) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         kernels = tuple(msgspec.structs.replace(kernel, date=now) for kernel in self._kernels)
-        (self.root / lock.LOCK_FILE).write_bytes(lock.dump(msgspec.structs.replace(self._lock, kernels=kernels)))
+        (self.root / lockfile.LOCK_FILE).write_bytes(lockfile.dump(msgspec.structs.replace(self._lock, kernels=kernels)))
 
     def _doit(self, *words: str) -> Peak:
         command = [sys.executable, "-m", "bench.stand_in" if self.seconds else "doit", *words]

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from bench.footprint import Peak, Watched
 from bench.made_up import ROOT
-from pipeline.assemble import Layer, Store
-from pipeline.build import prove
-from pipeline.workspace import Workspace
+from pipeline.build.assemble import Layer, Store
+from pipeline.build.pair import prove
+from pipeline.cli.workspace import Workspace
 
 
 def prove_all(registry: str, patterns: Sequence[str], scratch: Path) -> None:

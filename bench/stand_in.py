@@ -23,18 +23,18 @@ from typing import IO, Any
 
 from doit.doit_cmd import DoitMain
 
-import pipeline.build
-from pipeline.assemble import assemble, tree
-from pipeline.build import RECIPE_LABEL, publish
-from pipeline.index import Bytes, Entry, Seconds, entry_of
-from pipeline.parts import Workshop
-from pipeline.plan import Pair
+import pipeline.build.pair
+from pipeline.build.assemble import assemble, tree
+from pipeline.build.pair import RECIPE_LABEL, publish
+from pipeline.build.shared_layers import Workshop
+from pipeline.outcomes.index import Bytes, Entry, Seconds, entry_of
+from pipeline.plan.pairs import Pair
 
 _WORK = "import sys, time\nend = time.process_time() + float(sys.argv[1])\nwhile time.process_time() < end: pass"
 
 
 def build(pair: Pair, shop: Workshop) -> Entry:
-    """An outcome like that of pipeline.build.build: the same bytes from the same recipe."""
+    """An outcome like that of pipeline.build.pair.build: the same bytes from the same recipe."""
     _log(f"begin {pair.id}")
     seconds = float(os.environ.get("STAND_IN_SECONDS", "0"))
     shop.log(pair.id).write_text(f"stands in for compiling {pair.id}\n")
@@ -97,7 +97,7 @@ def _log(line: str) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run ``doit WORDS``, those of the command line where none are given, with that step; its exit status."""
-    pipeline.build.build = build
+    pipeline.build.pair.build = build
     return int(DoitMain().run(sys.argv[1:] if words is None else list(words)) or 0)
 
 

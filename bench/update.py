@@ -19,11 +19,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from pipeline import lock, wanted
-from pipeline.archives import Archives
-from pipeline.pinned import Lock
-from pipeline.update import update
-from pipeline.upstream import container_linux, fedora_coreos, fedora_kernel, flatcar, nvidia_feeds, nvidia_files, nvidia_gpus
+from pipeline.config import lockfile, versions_toml
+from pipeline.config.records import Lock
+from pipeline.fetch.apt_sources import Archives
+from pipeline.update.run import update
+from pipeline.upstream.coreos import container_linux, fedora_coreos, fedora_kernel, flatcar
+from pipeline.upstream.nvidia import downloads, supported_gpus
+from pipeline.upstream.nvidia import feeds as nvidia_feeds
 from tests.recorded_upstream import ENDS, STREAMS, Held, documents
 
 POLICY = """
@@ -57,9 +59,9 @@ def parsers(folder: Path) -> list[tuple[str, bytes, Parser]]:
     add("nvidia/datacenter-releases/filtered_releases.json", nvidia_feeds.parse_data_centre)
     add("nvidia/eol/endoflife-release-data-nvidia-driver.json", nvidia_feeds.parse_newest)
     add("nvidia/versions/nvidia-versions.txt", nvidia_feeds.parse_unofficial)
-    add("nvidia/checksums/gentoo-nvidia-drivers.Manifest", nvidia_files.parse_manifest)
+    add("nvidia/checksums/gentoo-nvidia-drivers.Manifest", downloads.parse_manifest)
     for name in ("focal-nvidia-driver-525-supported-gpus.json", "supported-gpus.json"):
-        add(f"nvidia/supported-gpus/{name}", nvidia_gpus.parse)
+        add(f"nvidia/supported-gpus/{name}", supported_gpus.parse)
     return found
 
 
@@ -106,7 +108,7 @@ def requests(folder: Path) -> None:
             for commit in release["commits"]:
                 if commit["architecture"] in ("x86_64", "aarch64"):
                     _describe(found, stream, release["version"], commit["architecture"])
-    held, first = _run(found, lock.empty())
+    held, first = _run(found, lockfile.empty())
     again, second = _run(found, held)
     release = {"version": "44.20260801.3.0", "commits": [{"architecture": "x86_64"}, {"architecture": "aarch64"}]}
     found[fedora_coreos.releases_url("stable")] = json.dumps({**index, "releases": [*index["releases"], release]}).encode()
@@ -129,7 +131,7 @@ def _describe(found: dict[str, bytes], stream: str, version: str, arch: str) -> 
 
 def _run(found: dict[str, bytes], old: Lock) -> tuple[Lock, int]:
     server = Held(found)
-    wishes = wanted.parse(POLICY)
+    wishes = versions_toml.parse(POLICY)
     result = update(wishes, old, server, Archives(wishes, {}, Path("/none")), today=datetime.date(2026, 11, 24))
     if result.problems:
         sys.exit("\n".join(result.problems))

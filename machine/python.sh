@@ -26,7 +26,7 @@ find_python() {
 # environment_key PYTHON: what .venv was made from; scripts in it hold the checkout's path
 environment_key() {
     sha256sum <"$ROOT/requirements.txt" | cut -d ' ' -f 1
-    grep -F ' = "pipeline.program' "$ROOT/pyproject.toml" # the script that it has been given
+    grep -F ' = "pipeline.cli.program' "$ROOT/pyproject.toml" # the script that it has been given
     "$1" -I -S -c 'import sys; print(*sys.version_info[:2], sep=".")' && printf '%s\n' "$ROOT"
 }
 

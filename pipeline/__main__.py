@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from .program import main
+from .cli.program import main
 
 sys.exit(main())

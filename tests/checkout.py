@@ -19,12 +19,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline import lock
-from pipeline.assemble import Layer
-from pipeline.build import unpack_layer
-from pipeline.pinned import Lock
-from pipeline.plan import Pair
-from pipeline.workspace import Workspace
+from pipeline.build.assemble import Layer
+from pipeline.build.pair import unpack_layer
+from pipeline.cli.workspace import Workspace
+from pipeline.config import lockfile
+from pipeline.config.records import Lock
+from pipeline.plan.pairs import Pair
 
 ROOT = Path(__file__).parents[1]
 FILES = ("dodo.py", "pyproject.toml", "compat.toml")
@@ -170,8 +170,8 @@ class Checkout:
     def relock(self, change: Callable[[Lock], Lock]) -> None:
         """Rewrite versions.lock with what ``change`` makes of it."""
         path = self.root / "versions.lock"
-        data = lock.dump(change(lock.load(path)))
-        lock.parse(data)
+        data = lockfile.dump(change(lockfile.load(path)))
+        lockfile.parse(data)
         path.write_bytes(data)
 
 

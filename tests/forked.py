@@ -20,9 +20,14 @@ LOADED: Final = (
     "doit.dependency",
     "doit.runner",
     "sqlite3",
-    *(f"pipeline.commands.{name}" for name in ("host", "inherited", "matrix", "page", "pin_host", "prune", "run", "status")),
-    *(f"pipeline.{name}" for name in ("build", "hostfiles", "leftovers", "page", "program", "publishing", "signing", "tasks")),
-    *("pipeline.commands.fetch", "pipeline.commands.update", "pipeline.update", "pipeline.update_host"),
+    *(
+        f"pipeline.cli.commands.{name}"
+        for name in ("doit_overrides", "fetch", "host", "matrix", "page", "prune", "run", "status")
+    ),
+    *(f"pipeline.cli.{name}" for name in ("commands.update", "commands.update_host", "program", "tasks")),
+    *(f"pipeline.publish.{name}" for name in ("finish_run", "leftovers", "signing")),
+    *(f"pipeline.update.{name}" for name in ("host", "run")),
+    *("pipeline.build.pair", "pipeline.hosts.host_bundle", "pipeline.outcomes.page"),
 )
 """What a command may load. A name that is none is passed over: tests/unit/test_forked.py holds that there is none."""
 _processes: Final = multiprocessing.get_context("forkserver")
@@ -30,7 +35,7 @@ _processes.set_forkserver_preload(list(LOADED))
 
 
 def doit(
-    words: Sequence[str], folder: Path, environ: Mapping[str, str], seconds: float = 300, program: str = "pipeline.program"
+    words: Sequence[str], folder: Path, environ: Mapping[str, str], seconds: float = 300, program: str = "pipeline.cli.program"
 ) -> subprocess.CompletedProcess[str]:
     """Run ``doit WORDS`` in ``folder`` to its end; as ``subprocess.run`` with its output captured.
 

@@ -19,8 +19,8 @@ from typing import Any, Final
 
 import pytest
 
-from pipeline import index as indexes
-from pipeline.index import Entry, Index
+from pipeline.outcomes import index as indexes
+from pipeline.outcomes.index import Entry, Index
 
 PROGRAM: Final = Path(__file__).resolve().parents[1] / "host/nvidia-driver-host"
 KERNEL: Final = "6.1.0-47-cloud-amd64"

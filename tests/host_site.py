@@ -18,11 +18,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pipeline import index as indexes
-from pipeline.assemble import MANIFEST_TYPE, Layer, Store, tree
-from pipeline.index import Entry, Index
-from pipeline.registry import Registry
-from pipeline.signing import KEY_FILE, signer
+from pipeline.build.assemble import MANIFEST_TYPE, Layer, Store, tree
+from pipeline.outcomes import index as indexes
+from pipeline.outcomes.index import Entry, Index
+from pipeline.publish.signing import KEY_FILE, signer
+from pipeline.registry.client import Registry
 from tests import host_vm
 from tests.host_machine import A
 from tests.host_vm import GATEWAY

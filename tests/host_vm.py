@@ -23,10 +23,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import hostfiles
-from pipeline.assemble import MANIFEST_TYPE, Store, tree
-from pipeline.hostfiles import HostSettings
-from pipeline.registry import Registry
+from pipeline.build.assemble import MANIFEST_TYPE, Store, tree
+from pipeline.hosts import host_bundle
+from pipeline.hosts.host_bundle import HostSettings
+from pipeline.registry.client import Registry
 from tests import registry_process
 from tests.host_machine import KERNEL, NEXT, A
 from tests.support.cache import Cache, product
@@ -234,8 +234,8 @@ def install(bare: Disk, folder: Path) -> tuple[Disk, str]:
 
     Between the runs stand lists of the machine's files.
     """
-    made = hostfiles.bundle(ROOT / "host", "debian", "podman", HostSettings(registry="unset.example", driver=A))
-    script = hostfiles.installer(made, (ROOT / "host/templates/install.sh").read_text()).encode()
+    made = host_bundle.bundle(ROOT / "host", "debian", "podman", HostSettings(registry="unset.example", driver=A))
+    script = host_bundle.installer(made, (ROOT / "host/templates/install.sh").read_text()).encode()
     vm = Vm(bare, folder)
     once = "sh /case/install.sh --no-start; echo ended $?"
     words = f"step before; {LISTED}; step first; {once}; step second; {once}"

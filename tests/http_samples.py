@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.errors import NetworkError, PipelineError
+from pipeline.core.errors import NetworkError, PipelineError
 
 DATA = random.Random(1).randbytes(300_000)
 SUM = hashlib.sha256(DATA).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.index import Bytes, Entry, Index, Missing, Seconds
+from pipeline.outcomes.index import Bytes, Entry, Index, Missing, Seconds
 
 DRIVERS = ("595.58.01", "580.178.04", "570.207", "550.163.01", "535.309.01", "535.261.03", "470.256.02", "390.157")
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"

@@ -19,9 +19,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.errors import NetworkError, NotFoundError
-from pipeline.pinned import Arch
-from pipeline.upstream import container_linux, fedora_coreos, flatcar, nvidia_feeds, nvidia_files
+from pipeline.config.records import Arch
+from pipeline.core.errors import NetworkError, NotFoundError
+from pipeline.upstream.coreos import container_linux, fedora_coreos, flatcar
+from pipeline.upstream.nvidia import downloads, feeds
 from tests.misbehaving_server import Answer, MisbehavingServer, file
 
 STREAMS = ("stable", "testing", "next")
@@ -66,12 +67,12 @@ def documents(upstream: Path) -> dict[str, bytes]:
             found[flatcar.file_url(channel, arch, "current", "version.txt")] = text
     found[container_linux.FEED] = (upstream / "coreos-legacy/releases-stable.notes-elided.json").read_bytes()
     nvidia = upstream / "nvidia"
-    found[nvidia_feeds.DATA_CENTRE_URL] = (nvidia / "datacenter-releases/filtered_releases.json").read_bytes()
-    found[nvidia_feeds.UNOFFICIAL_URL] = (nvidia / "versions/nvidia-versions.txt").read_bytes()
-    found[nvidia_feeds.NEWEST_URL] = (nvidia / "eol/endoflife-release-data-nvidia-driver.json").read_bytes()
-    found[nvidia_feeds.latest_url("amd64")] = (nvidia / "latest-txt/latest.txt.quoted-550.120").read_bytes()
+    found[feeds.DATA_CENTRE_URL] = (nvidia / "datacenter-releases/filtered_releases.json").read_bytes()
+    found[feeds.UNOFFICIAL_URL] = (nvidia / "versions/nvidia-versions.txt").read_bytes()
+    found[feeds.NEWEST_URL] = (nvidia / "eol/endoflife-release-data-nvidia-driver.json").read_bytes()
+    found[feeds.latest_url("amd64")] = (nvidia / "latest-txt/latest.txt.quoted-550.120").read_bytes()
     fragment = nvidia / "redistrib/redistrib_12.9.1.nvidia_driver-fragment.json"
-    found[nvidia_files.redist_manifest_url("12.9.1")] = fragment.read_bytes()
+    found[downloads.redist_manifest_url("12.9.1")] = fragment.read_bytes()
     return found
 
 

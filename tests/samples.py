@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from pipeline import compat, lock, wanted
-from pipeline.pinned import Base, BaseImage, Driver, File, Kernel, Lock, OsRelease, Toolchain
-from pipeline.plan import Plan
-from pipeline.render import Renderer
+from pipeline.config import compat, lockfile, versions_toml
+from pipeline.config.records import Base, BaseImage, Driver, File, Kernel, Lock, OsRelease, Toolchain
+from pipeline.plan.pairs import Plan
+from pipeline.plan.render import Renderer
 
 DATE = "2026-11-20T08:00:00Z"
 
@@ -69,14 +69,14 @@ def a_lock(**changes: Any) -> Lock:
     return Lock(**{**values, **changes})
 
 
-def wishes(text: str = "") -> wanted.Wanted:
+def wishes(text: str = "") -> versions_toml.Wanted:
     """Wishes out of TOML text."""
-    return wanted.parse(text, "versions.toml")
+    return versions_toml.parse(text, "versions.toml")
 
 
 def plan(the_lock: Lock | None = None, text: str = "", epoch: int = 0, rules: str = "") -> Plan:
     """A plan of the synthetic lock, read back from its own bytes."""
-    read = lock.parse(lock.dump(the_lock or a_lock()))
+    read = lockfile.parse(lockfile.dump(the_lock or a_lock()))
     wants = wishes(text)
     return Plan(wants, read, Renderer(wants, read, epoch=epoch, source_url="https://example.com/project"), compat.parse(rules))
 

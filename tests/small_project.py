@@ -13,9 +13,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline import lock
-from pipeline.pinned import Lock
-from pipeline.workspace import Workspace
+from pipeline.cli.workspace import Workspace
+from pipeline.config import lockfile
+from pipeline.config.records import Lock
 from tests import forked
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +32,7 @@ class SmallProject:
             shutil.copy(ROOT / name, root / name)
         (root / "compat.toml").write_text("")
         (root / "versions.toml").write_text(wishes or "[build]\n")
-        (root / "versions.lock").write_bytes(lock.dump(the_lock))
+        (root / "versions.lock").write_bytes(lockfile.dump(the_lock))
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("DRIVER_", "DOCKER_")) and k not in ("COLUMNS", "CI")}
         kept["XDG_CACHE_HOME"] = str(root / "build/xdg")  # what it downloads and prunes is its own
         self.environ: dict[str, str] = {**kept, **({"DRIVER_REGISTRY": registry} if registry else {}), **environ}

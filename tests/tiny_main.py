@@ -13,11 +13,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from doit.__main__ import main
 
-from pipeline import build, parts, render
+from pipeline.build import pair as build
+from pipeline.build import shared_layers
+from pipeline.plan import render
 
 render.TEMPLATES = Path(__file__).parent / "tiny"  # type: ignore[misc]
 build.prove = lambda pair, kinds, layers, shop: {"modules": {kind: {} for kind in kinds}}
-parts.Workshop.prove_userspace = lambda self, layer, driver: None  # type: ignore[method-assign]
+shared_layers.Workshop.prove_userspace = lambda self, layer, driver: None  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     sys.exit(main())

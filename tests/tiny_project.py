@@ -18,10 +18,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.engine import ENGINE_FILE, Engine, address
-from pipeline.errors import PipelineError
-from pipeline.pinned import File, Lock
-from pipeline.registry import Registry
+from pipeline.config.records import File, Lock
+from pipeline.core.errors import PipelineError
+from pipeline.engine.client import ENGINE_FILE, Engine, address
+from pipeline.registry.client import Registry
 from tests import samples
 from tests.signed_archive import Served
 from tests.small_project import ROOT, SmallProject

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
-from pipeline.registry import Registry
+from pipeline.registry.client import Registry
 
 TAGS = {"name": "driver", "tags": ["a", "b"]}
 

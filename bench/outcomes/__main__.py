@@ -10,9 +10,9 @@ import sys
 import time
 from collections.abc import Sequence
 
-from pipeline.commands.status import present
-from pipeline.errors import PairFailed, PipelineError, UsageError
-from pipeline.workspace import Workspace
+from pipeline.cli.commands.status import present
+from pipeline.cli.workspace import Workspace
+from pipeline.core.errors import PairFailed, PipelineError, UsageError
 
 from . import __doc__ as words
 from .cells import built, left, ordered

@@ -7,10 +7,10 @@ from typing import Final
 
 import msgspec
 
-from pipeline.index import Entry
-from pipeline.pinned import Kernel, Kind
-from pipeline.plan import Pair
-from pipeline.versions import KernelRelease
+from pipeline.config.records import Kernel, Kind
+from pipeline.core.versions import KernelRelease
+from pipeline.outcomes.index import Entry
+from pipeline.plan.pairs import Pair
 
 from .results import Given, Results, Row
 

@@ -11,16 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from pipeline import boot, contexts, kernel_files, proof
-from pipeline.assemble import Layer
-from pipeline.build import MODULES, PROBES, unpack_layer
-from pipeline.errors import PairFailed
-from pipeline.lazy import lazy
-from pipeline.parts import Workshop
-from pipeline.pinned import Kind
-from pipeline.plan import Pair
-from pipeline.render import asking, build_order
-from pipeline.unpacking import from_tar, to_directory
+from pipeline.build import contexts
+from pipeline.build.assemble import Layer
+from pipeline.build.pair import MODULES, PROBES, unpack_layer
+from pipeline.build.shared_layers import Workshop
+from pipeline.config.records import Kind
+from pipeline.core.errors import PairFailed
+from pipeline.core.lazy import lazy
+from pipeline.formats.unpacking import from_tar, to_directory
+from pipeline.plan.pairs import Pair
+from pipeline.plan.render import asking, build_order
+from pipeline.proof import boot, kernel_files, static
 
 from .results import Given, Outcome, Row
 
@@ -93,7 +94,7 @@ class Bench:
             own = kernel_files.gather(kernel, self.shop.inputs, root)
             try:
                 with self.shop.progress.step(f"{pair.id} {kind}", "proof", "proved symbols"):
-                    proof.prove_modules(
+                    static.prove_modules(
                         place,
                         kernel=kernel.kernel,
                         driver=pair.driver.version,

@@ -8,15 +8,15 @@ from typing import Final
 
 import msgspec
 
-from pipeline import lock, wanted
-from pipeline.compat import Compat, load
-from pipeline.errors import UsageError
-from pipeline.lazy import lazy
-from pipeline.pinned import Lock
-from pipeline.plan import Plan
-from pipeline.update_debian import debian_lock, read_debian
-from pipeline.wanted import Debian, Wanted
-from pipeline.workspace import Workspace
+from pipeline.cli.workspace import Workspace
+from pipeline.config import lockfile, versions_toml
+from pipeline.config.compat import Compat, load
+from pipeline.config.records import Lock
+from pipeline.config.versions_toml import Debian, Wanted
+from pipeline.core.errors import UsageError
+from pipeline.core.lazy import lazy
+from pipeline.plan.pairs import Plan
+from pipeline.update.debian import debian_lock, read_debian
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PLACE: Final = Path("docs/outcomes")
@@ -30,7 +30,7 @@ def wishes(root: Path) -> list[Wanted]:
     """
     found = []
     for path in sorted((root / PLACE).glob("*.toml")):
-        one = wanted.load(path)
+        one = versions_toml.load(path)
         if one.debian is None:
             raise UsageError(f"{path} has no [debian]", hint="a file of wishes here is for one Debian release")
         found.append(one)
@@ -92,7 +92,7 @@ class Space(Workspace):
     @lazy
     def lock(self) -> Lock:
         """``docs/outcomes/versions.lock``."""
-        return lock.load(self.root / PLACE / lock.LOCK_FILE)
+        return lockfile.load(self.root / PLACE / lockfile.LOCK_FILE)
 
     @lazy
     def plan(self) -> Plan:
@@ -105,8 +105,8 @@ def pin(space: Space) -> list[str]:
 
     Raises PipelineError where an index cannot be had: then the lock is as it was.
     """
-    place = space.root / PLACE / lock.LOCK_FILE
-    held = lock.load(place) if place.exists() else lock.empty()
+    place = space.root / PLACE / lockfile.LOCK_FILE
+    held = lockfile.load(place) if place.exists() else lockfile.empty()
     made: list[tuple[str, Lock]] = []
     problems: list[str] = []
     for part in space.parts:
@@ -118,7 +118,7 @@ def pin(space: Space) -> list[str]:
             for wants, said in ((part.debian, problems), (without_backports(part.debian), []))
         )
         made.append((name, msgspec.structs.replace(whole, bases=plain.bases, toolchains=plain.toolchains)))
-    data = lock.dump(merged(made))
-    lock.parse(data)
-    lock.write(place, data)
+    data = lockfile.dump(merged(made))
+    lockfile.parse(data)
+    lockfile.write(place, data)
     return problems

@@ -13,10 +13,10 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
-from pipeline.errors import BadFileError
-from pipeline.lock import write
-from pipeline.pinned import Kind
-from pipeline.versions import DriverVersion, KernelRelease
+from pipeline.config.lockfile import write
+from pipeline.config.records import Kind
+from pipeline.core.errors import BadFileError
+from pipeline.core.versions import DriverVersion, KernelRelease
 
 FILE: Final = Path("docs/outcomes/results.json")
 Outcome = Literal["loads", "compile", "proof", "boot"]

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from pipeline import progress
-from pipeline.errors import BadFileError
-from pipeline.index import Entry, Index, Missing, Seconds, entry_of
-from pipeline.lock import write as put
-from pipeline.page import page
-from pipeline.plan import Pair
-from pipeline.versions import DriverVersion, KernelRelease
+from pipeline.config.lockfile import write as put
+from pipeline.core import progress
+from pipeline.core.errors import BadFileError
+from pipeline.core.versions import DriverVersion, KernelRelease
+from pipeline.outcomes.index import Entry, Index, Missing, Seconds, entry_of
+from pipeline.outcomes.page import page
+from pipeline.plan.pairs import Pair
 
 from .cells import cells, series
 from .pins import Space

@@ -1,1 +1,1 @@
-"""Sources of releases, kernels and drivers: each module holds its real URLs and pure parsers (bytes in, records out)."""
+"""Pure parsers of what vendors publish (bytes in, records out), one folder a vendor, with the vendors' real URLs."""

@@ -13,9 +13,9 @@ from typing import Final, Literal, TypeVar
 
 from msgspec import Struct
 
-from ..errors import NetworkError, PipelineError, UpstreamDataError, one_line
-from ..pinned import Arch, Os
-from ..versions import KernelRelease, numbers_of
+from ..config.records import Arch, Os
+from ..core.errors import NetworkError, PipelineError, UpstreamDataError, one_line
+from ..core.versions import KernelRelease, numbers_of
 
 State = Literal["current", "rollout", "barrier", "deadend", "superseded"]
 Need = Literal["rpmdb", "packages", "revision", "retry"]

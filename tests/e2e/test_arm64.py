@@ -19,13 +19,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline import boot, debs, elf, kernel_files, names, proof, vmlinux
-from pipeline.assemble import MANIFEST_TYPE, Layer, assemble, tree
-from pipeline.build import unpack_layer
-from pipeline.engine import Engine
-from pipeline.errors import BadFileError, NotFoundError, PairFailed
-from pipeline.pinned import File, Lock
-from pipeline.workspace import Workspace
+from pipeline.build import image_names
+from pipeline.build.assemble import MANIFEST_TYPE, Layer, assemble, tree
+from pipeline.build.pair import unpack_layer
+from pipeline.cli.workspace import Workspace
+from pipeline.config.records import File, Lock
+from pipeline.core.errors import BadFileError, NotFoundError, PairFailed
+from pipeline.engine.client import Engine
+from pipeline.formats import debs, kernel_image, kernel_module
+from pipeline.proof import boot, kernel_files, static
 from tests import flat_images, registry_process
 from tests.checkout import DRIVER, ROOT, Checkout, Ran, layers
 from tests.registry_process import running_registry
@@ -135,7 +137,7 @@ def test_image_and_every_program_in_it_are_for_arm64(image: Pushed, unpacked: Pa
     config, _ = image
     assert (config["architecture"], config["os"]) == ("arm64", "linux")
     assert config["config"]["Labels"]["io.coreos-nvidia.arch"] == "arm64"
-    read = elf.read_module(module)
+    read = kernel_module.read_module(module)
     assert (read.machine, read.debug) == ("arm64", False)
     assert read.first("vermagic").split()[0] == KERNEL
     assert "aarch64" in read.first("vermagic").split()
@@ -167,7 +169,7 @@ def other(space: Workspace, tmp_path_factory: pytest.TempPathFactory) -> kernel_
 def own_of(package: Path, scratch: Path) -> list[tuple[str, bool, str]]:
     """What the kernel itself exports by the Module.symvers of that headers package: name, GPL mark, namespace."""
     (table,) = debs.unpack(package, scratch, lambda name: name.endswith("/Module.symvers"))
-    found = proof.parse_symvers(table.read_text()).items()
+    found = static.parse_symvers(table.read_text()).items()
     return sorted((name, e.gpl_only, e.namespace) for name, e in found if e.module == "vmlinux")
 
 
@@ -180,9 +182,9 @@ def test_what_a_real_image_exports_is_what_its_headers_package_says(kernel: str,
     except NotFoundError as error:
         pytest.skip(f"{error.message}: another of its series would do")
     (vmlinuz,) = debs.unpack(image, tmp_path / "image", lambda name: name.startswith("boot/vmlinuz"))
-    exports = vmlinux.exports(vmlinuz)
+    exports = kernel_image.exports(vmlinuz)
     assert sorted((name, e.gpl_only, e.namespace) for name, e in exports.items()) == own_of(headers, tmp_path)
-    assert vmlinux.release(vmlinuz) == kernel
+    assert kernel_image.release(vmlinuz) == kernel
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,7 @@ def test_the_static_proof_refuses_it_for_another_kernel_or_machine(
     module: Path, other: kernel_files.KernelFiles, kernel: str, arch: str, why: str
 ) -> None:
     with pytest.raises(PairFailed, match=why):
-        proof.prove_modules(
+        static.prove_modules(
             module.parent,
             kernel=kernel,
             driver=DRIVER,
@@ -236,8 +238,8 @@ def test_a_vendors_image_is_pulled_for_the_architecture_that_is_asked_for(checko
         space.shop.push_image(made, [])
         held = registry.manifest(made.digest)
         assert held is not None
-        parts[arch] = names.Part(f"vendor-{arch}", held)
-    names.settle("vendor", parts, registry, print, shared=True)
+        parts[arch] = image_names.Part(f"vendor-{arch}", held)
+    image_names.settle("vendor", parts, registry, print, shared=True)
     index = registry.digest("vendor")
     assert index is not None
     wanted = {arch: f"driver-from:{index[-16:]}-{arch}" for arch in parts}
@@ -270,8 +272,8 @@ def test_under_one_name_with_an_amd64_image_each_client_takes_the_machine_that_i
     amd = assemble([layer], arch="amd64", epoch=0, labels={}, names=["for amd64"], program=False)
     space.shop.push_image(amd, [])
     manifests = {"amd64": registry.manifest(amd.digest), "arm64": registry.manifest(entry["digest"])}
-    parts = {arch: names.Part(arch, held) for arch, held in manifests.items() if held}
-    names.settle("both", parts, registry, print, shared=True)
+    parts = {arch: image_names.Part(arch, held) for arch, held in manifests.items() if held}
+    image_names.settle("both", parts, registry, print, shared=True)
     for arch, digest in (("amd64", amd.digest), ("arm64", entry["digest"])):
         words = ["skopeo", "inspect", "--tls-verify=false", f"--override-arch={arch}", f"docker://{registry.reference('both')}"]
         said = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline.pinned import Lock
+from pipeline.config.records import Lock
 from tests.checkout import DRIVER, KERNEL, NEWEST, Checkout
 from tests.registry_process import running_registry
 from tests.told_server import Told, in_turn, says

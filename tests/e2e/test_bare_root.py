@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.plan import Pair
-from pipeline.versions import KernelRelease
-from pipeline.workspace import Workspace
+from pipeline.cli.workspace import Workspace
+from pipeline.core.versions import KernelRelease
+from pipeline.plan.pairs import Pair
 from tests.support.bare_root import CHECKOUT, ROOT, BareRoot
 from tests.support.cache import Cache
 from tests.support.debian_roots import Archives

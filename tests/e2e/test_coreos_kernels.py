@@ -19,19 +19,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline import boot, lock, proof, trees, vmlinux
-from pipeline.elf import read_module
-from pipeline.errors import PairFailed
-from pipeline.pin_kernels import BINCACHE, CONFIG
-from pipeline.pinned import Driver, Toolchain
-from pipeline.tree import of_driver
-from pipeline.unpacking import Entry
-from pipeline.update_debian import debian_lock, read_debian
-from pipeline.upstream.fedora_kernel import kernel_rpm_urls
-from pipeline.upstream.flatcar import file_url
-from pipeline.upstream.nvidia_files import tesla_url, xfree86_url
-from pipeline.versions import DriverVersion
-from pipeline.workspace import Workspace
+from pipeline.cli.workspace import Workspace
+from pipeline.config import lockfile
+from pipeline.config.records import Driver, Toolchain
+from pipeline.core.errors import PairFailed
+from pipeline.core.versions import DriverVersion
+from pipeline.formats import kernel_image
+from pipeline.formats.kernel_module import read_module
+from pipeline.formats.unpacking import Entry
+from pipeline.proof import boot, static
+from pipeline.trees import tars
+from pipeline.trees.spec import of_driver
+from pipeline.update.debian import debian_lock, read_debian
+from pipeline.update.pin_kernels import BINCACHE, CONFIG
+from pipeline.upstream.coreos.fedora_kernel import kernel_rpm_urls
+from pipeline.upstream.coreos.flatcar import file_url
+from pipeline.upstream.nvidia.downloads import tesla_url, xfree86_url
 from tests.checkout import ROOT, Checkout, adopt_layers
 from tests.registry_process import running_registry
 from tests.signed_archive import Key
@@ -141,7 +144,7 @@ def made_world(room: Path, cache: Cache, environ: dict[str, str], registry: str,
         wishes = WISHES.format(channel="stable", digest=digest, **keys, **TOOLCHAIN_RPMS)
         (checkout.root / "versions.toml").write_text(wishes)
         kept = msgspec.structs.replace(space.lock, drivers=(), kernels=(), pending=(), pending_drivers=())
-        (checkout.root / "versions.lock").write_bytes(lock.dump(kept))
+        (checkout.root / "versions.lock").write_bytes(lockfile.dump(kept))
         checkout.environ["DRIVER_MIRRORS"] = str(made.mirrors(work / "mirrors.toml", registry))
         update = checkout.doit("update")
         yield World(checkout, made, update, checkout.doit("--json"))
@@ -155,7 +158,7 @@ def old(of_source: World, room: Path) -> World:
     keys = {"key": of_source.vendors.fingerprint, "flatcar": FLATCAR_KEY, "kernel_org": KERNEL_KEY}
     (checkout.root / "versions.toml").write_text(OLD_WISHES.format(channel="beta", modules=json.dumps(OLD_MODULES), **keys))
     held = msgspec.structs.replace(of_source.checkout.space().lock, drivers=(), kernels=(), pending=(), pending_drivers=())
-    (checkout.root / "versions.lock").write_bytes(lock.dump(held))
+    (checkout.root / "versions.lock").write_bytes(lockfile.dump(held))
     update = checkout.doit("update")
     return World(checkout, of_source.vendors, update, checkout.doit("--json"))
 
@@ -211,14 +214,14 @@ def test_a_module_of_one_vendor_is_refused_by_the_others_kernel(world: World, tm
     with pytest.raises(PairFailed, match=f"version magic '{FEDORA_KERNEL} .*' should be '{FLATCAR_KERNEL} "):
         boot.boot(flatcar.vmlinuz, {"open": module}, base=world.base(tmp_path / "base"), kernel_modules=None)
     with pytest.raises(PairFailed, match=f"vermagic is '{FEDORA_KERNEL} .*', the kernel is {FLATCAR_KERNEL}"):
-        proof.prove_modules(
+        static.prove_modules(
             module.parent,
             kernel=FLATCAR_KERNEL,
             driver=DRIVER,
             kind="open",
             arch="amd64",
             expected=["nvidia.ko"],
-            symvers=vmlinux.exports(flatcar.vmlinuz),
+            symvers=kernel_image.exports(flatcar.vmlinuz),
             modversions=False,
         )
 
@@ -227,10 +230,10 @@ def test_a_module_of_one_vendor_is_refused_by_the_others_kernel(world: World, tm
 def test_what_a_kernel_image_exports_is_what_its_symvers_say(kernel: str, world: World) -> None:
     build = world.vendors.kernels[kernel]
     lines = (build.devel / "Module.symvers").read_text().splitlines(keepends=True)
-    read = vmlinux.exports(build.vmlinuz)
+    read = kernel_image.exports(build.vmlinuz)
     own = [line for line in lines if line.split("\t")[2] == "vmlinux"]
-    assert vmlinux.symvers(read) == "".join(sorted(own, key=lambda line: line.split("\t")[1]))
-    assert set(vmlinux.of_system_map(build.system_map.read_text())) == set(read)
+    assert kernel_image.symvers(read) == "".join(sorted(own, key=lambda line: line.split("\t")[1]))
+    assert set(kernel_image.of_system_map(build.system_map.read_text())) == set(read)
 
 
 def test_the_userspace_out_of_the_run_file_carries_the_drivers_libraries(world: World) -> None:
@@ -249,7 +252,7 @@ def test_the_userspace_out_of_the_run_file_carries_the_drivers_libraries(world: 
 
 
 def test_the_compilers_packages_are_installed_from_what_is_pinned_and_without_a_network(world: World) -> None:
-    """Fedora's stand-in has neither make nor patch; a ``RUN`` has no network (pipeline/engine.py), and rpm is a real one."""
+    """Fedora's stand-in has neither make nor patch; a ``RUN`` has no network (pipeline/engine), and rpm is a real one."""
     space = world.checkout.space()
     (fedora,) = (t for t in space.lock.toolchains if t.name == "fedora-44")
     assert {file.name: file.urls for file in fedora.packages} == {name: (url,) for name, url in TOOLCHAIN_RPMS.items()}
@@ -365,7 +368,7 @@ def module_sources(space: Workspace, driver: Driver) -> Iterator[Entry]:
     (tree,) = of_driver(driver, "modules")
     with tempfile.TemporaryDirectory() as place:
         paths = [space.inputs.lay(file, Path(place)) for file in tree.files]
-        yield from (e for e in trees.entries(tree.make, paths, "", Path(place), space.inputs.max_unpacked) if e.kind == "file")
+        yield from (e for e in tars.entries(tree.make, paths, "", Path(place), space.inputs.max_unpacked) if e.kind == "file")
 
 
 def test_an_older_driver_comes_from_the_consumer_site_where_the_data_centre_has_none(old: World) -> None:
@@ -420,14 +423,14 @@ def test_a_source_gives_every_module_and_each_is_held_against_what_the_kernel_ex
     (row,) = (row for row in old.checkout.index()["pairs"] if row["driver"] == OLD)  # the registry has the other checkouts' too
     assert set(row["proof"]["modules"]["proprietary"]) == set(OLD_MODULES)
     place = old.module(FLATCAR_KERNEL, tmp_path).parent
-    exports = vmlinux.exports(old.vendors.kernels[FLATCAR_KERNEL].vmlinuz)
+    exports = kernel_image.exports(old.vendors.kernels[FLATCAR_KERNEL].vmlinuz)
     told: dict[str, Any] = {"kernel": FLATCAR_KERNEL, "driver": OLD, "kind": "proprietary", "arch": "amd64", "modversions": False}
     told["expected"] = [f"{name}.ko" for name in OLD_MODULES]
-    assert set(proof.prove_modules(place, symvers=exports, **told)["modules"]) == set(OLD_MODULES)
+    assert set(static.prove_modules(place, symvers=exports, **told)["modules"]) == set(OLD_MODULES)
     wants = {module: set(read_module(place / f"{module}.ko").undefined) for module in OLD_MODULES}
     gone = min(wants.pop("nvidia-modeset") & set(exports) - set().union(*wants.values()))
     with pytest.raises(PairFailed, match=f"nvidia-modeset.ko: unknown symbol {gone}"):
-        proof.prove_modules(place, symvers={name: one for name, one in exports.items() if name != gone}, **told)
+        static.prove_modules(place, symvers={name: one for name, one in exports.items() if name != gone}, **told)
 
 
 RETIRED = (
@@ -484,7 +487,7 @@ def of_source(world: World, room: Path) -> World:
     (checkout.root / "versions.toml").write_text(wishes)
     held = world.checkout.space().lock
     held = msgspec.structs.replace(held, toolchains=(*held.toolchains, toolchain), kernels=(), pending=(), pending_drivers=())
-    (checkout.root / "versions.lock").write_bytes(lock.dump(held))
+    (checkout.root / "versions.lock").write_bytes(lockfile.dump(held))
     update = checkout.doit("update")
     return World(checkout, world.vendors, update, checkout.doit("--json"))
 
@@ -499,7 +502,7 @@ def machine(of_source: World, room: Path) -> World:
     retired = (of_source.checkout.root / "versions.toml").read_text()
     (checkout.root / "versions.toml").write_text(retired + re.sub(r"(?m)^kernels = .*$", "kernels = []", debian[0]))
     held = msgspec.structs.replace(of_source.checkout.space().lock, kernels=(), pending=(), pending_drivers=())
-    (checkout.root / "versions.lock").write_bytes(lock.dump(held))
+    (checkout.root / "versions.lock").write_bytes(lockfile.dump(held))
     own = of_source.vendors.kernels[COREOS_KERNEL]
     files = ("--config", str(own.config), "--kernel-image", str(own.vmlinuz))
     update = checkout.doit("update", "--host", "--kernel-release", COREOS_KERNEL, *files)

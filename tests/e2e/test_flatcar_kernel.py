@@ -11,9 +11,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline import boot, lock, proof
-from pipeline.elf import read_module
-from pipeline.errors import PairFailed
+from pipeline.config import lockfile
+from pipeline.core.errors import PairFailed
+from pipeline.formats.kernel_module import read_module
+from pipeline.proof import boot, static
 from tests.checkout import DRIVER, Checkout
 from tests.registry_process import running_registry
 from tests.signed_archive import Key
@@ -66,7 +67,7 @@ def world(room: Path, cache: Cache, environ: dict[str, str], shared: Path, stand
             wishes = WISHES.format(channel="stable", key=made.fingerprint, flatcar=FLATCAR_KEY)
             (checkout.root / "versions.toml").write_text(wishes)
             kept = msgspec.structs.replace(space.lock, drivers=(), kernels=(), pending=(), pending_drivers=())
-            (checkout.root / "versions.lock").write_bytes(lock.dump(kept))
+            (checkout.root / "versions.lock").write_bytes(lockfile.dump(kept))
             checkout.environ["DRIVER_MIRRORS"] = str(made.mirrors(work / "mirrors.toml", registry))
             update = checkout.doit("update")
             yield World(checkout, made, update, checkout.doit("--json"))
@@ -102,7 +103,7 @@ def test_a_module_with_another_kernels_name_is_refused_by_proof_and_kernel(world
     assert data.count(b"vermagic=" + FLATCAR_KERNEL.encode()) == 1
     altered.write_bytes(data.replace(b"vermagic=" + FLATCAR_KERNEL.encode(), b"vermagic=" + other.encode()))
     with pytest.raises(PairFailed, match=f"vermagic is '{other} .*', the kernel is {FLATCAR_KERNEL}"):
-        proof.prove_modules(
+        static.prove_modules(
             altered.parent,
             kernel=FLATCAR_KERNEL,
             driver=DRIVER,

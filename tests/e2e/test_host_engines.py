@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import names
-from pipeline.assemble import MANIFEST_TYPE, Store, assemble, tree
-from pipeline.index import Entry, Index, dump
-from pipeline.registry import Registry
-from pipeline.signing import KEY_FILE, signer
+from pipeline.build import image_names
+from pipeline.build.assemble import MANIFEST_TYPE, Store, assemble, tree
+from pipeline.outcomes.index import Entry, Index, dump
+from pipeline.publish.signing import KEY_FILE, signer
+from pipeline.registry.client import Registry
 from tests import registry_process
 from tests.clients import RUNTIME
 from tests.host_machine import KERNEL, NEXT, PROGRAM, A, make_key
@@ -97,9 +97,9 @@ class RealHost:
         own = {"amd64": self.publish(kernel)}
         label = {"io.coreos-nvidia.driver": "not for this machine"}
         own["arm64"] = self.push({"usr/bin/nvidia-driver": (0o755, b"no")}, [], label, program=True, arch="arm64")
-        parts = {arch: names.Part(digest, held) for arch, digest in own.items() if (held := self.registry.manifest(digest))}
+        parts = {arch: image_names.Part(digest, held) for arch, digest in own.items() if (held := self.registry.manifest(digest))}
         for tag in (f"{kernel}-{A}", f"{A}-{kernel}-debian12"):
-            names.settle(tag, parts, self.registry, print, shared=True)
+            image_names.settle(tag, parts, self.registry, print, shared=True)
         return str(self.registry.digest(f"{kernel}-{A}")), own
 
     def publish_index(self, serial: int) -> None:

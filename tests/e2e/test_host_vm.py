@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.index import Entry
-from pipeline.registry import Registry
+from pipeline.outcomes.index import Entry
+from pipeline.registry.client import Registry
 from tests import host_vm
 from tests.host_machine import KERNEL, NEXT, A
 from tests.host_site import Site

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import hostfiles
-from pipeline.hostfiles import HostSettings
-from pipeline.registry import Registry
+from pipeline.hosts import host_bundle
+from pipeline.hosts.host_bundle import HostSettings
+from pipeline.registry.client import Registry
 from tests import host_vm
 from tests.host_machine import KERNEL, NEXT, A
 from tests.host_site import Site
@@ -55,8 +55,8 @@ def test_zincati_waits_at_the_socket_until_the_staged_kernels_image_is_here(
     staged = {**booted, "booted": False, "staged": True, "checksum": CHECKSUM, "finalization-locked": True}
     document["deployments"] = [staged, {**booted, "booted": True}]
     deployment = f"ostree/deploy/{booted['osname']}/deploy/{CHECKSUM}.{booted['serial']}/usr/lib"
-    bundle = hostfiles.bundle(ROOT / "host", "fedora-coreos", "podman", HostSettings(registry="unset.example", driver=A))
-    installer = hostfiles.installer(bundle, (ROOT / "host/templates/install.sh").read_text())
+    bundle = host_bundle.bundle(ROOT / "host", "fedora-coreos", "podman", HostSettings(registry="unset.example", driver=A))
+    installer = host_bundle.installer(bundle, (ROOT / "host/templates/install.sh").read_text())
     files = {
         "case/install.sh": (0o755, installer.encode()),
         "case/ostree.json": (0o644, json.dumps(document).encode()),

@@ -21,8 +21,8 @@ import pytest
 import requests
 from ruamel.yaml import YAML
 
-from pipeline.registry import MANIFEST_TYPES
-from pipeline.workspace import Workspace
+from pipeline.cli.workspace import Workspace
+from pipeline.registry.client import MANIFEST_TYPES
 from tests.registry_process import running_registry
 
 ROOT = Path(__file__).parents[2]
@@ -324,7 +324,7 @@ def test_another_user_reads_no_password_and_is_told_why_he_cannot_push(running: 
         with contextlib.suppress(OSError):
             assert said not in path.read_bytes(), path
     push = (
-        "from pathlib import Path; from pipeline.errors import LoginError; from pipeline.workspace import Workspace\n"
+        "from pathlib import Path; from pipeline.core.errors import LoginError; from pipeline.cli.workspace import Workspace\n"
         f"registry = Workspace(Path({str(running.root)!r}), {{}}).registry\nprint(registry.tags())\n"
         "try: registry.push_blob(b'{}', 'sha256:' + '0' * 64, 2)\nexcept LoginError as error: print(error)"
     )

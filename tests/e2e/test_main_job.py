@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.build import MODULES as COMPILED
-from pipeline.engine import Engine
-from pipeline.plan import Pair
-from pipeline.registry import Manifest
-from pipeline.render import MODULES
-from pipeline.workspace import Workspace
+from pipeline.build.pair import MODULES as COMPILED
+from pipeline.cli.workspace import Workspace
+from pipeline.engine.client import Engine
+from pipeline.plan.pairs import Pair
+from pipeline.plan.render import MODULES
+from pipeline.registry.client import Manifest
 from tests.checkout import DRIVER, KERNEL, OTHER, Checkout, layers, unpacked
 from tests.checkout import KINDS as ONE_KIND
 from tests.checkout import MODULES as ONE_MODULE

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.index import Entry
-from pipeline.ledger import Ledger
-from pipeline.registry import Registry
+from pipeline.outcomes.index import Entry
+from pipeline.publish.ledger import Ledger
+from pipeline.registry.client import Registry
 from tests import registry_process, samples
 from tests.faults import Asked, Fault, FaultyProxy
 from tests.registry_process import running_registry

@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline.index import Index
-from pipeline.page import page
+from pipeline.outcomes.index import Index
+from pipeline.outcomes.page import page
 from tests import browser as browsers
 from tests.browser import Browser, running_browser
 from tests.indexes import EVIL, many

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.registry import Registry
+from pipeline.registry.client import Registry
 from tests import registry_process
 from tests.registry_process import running_registry
 from tests.small_project import ROOT

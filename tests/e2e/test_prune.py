@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import lock, registry_http
-from pipeline.assemble import MANIFEST_TYPE, Store, assemble, tree
-from pipeline.commands import prune
-from pipeline.index import Bytes, Entry, Index, dump
-from pipeline.registry import Registry
-from pipeline.retention import Verdict
+from pipeline.build.assemble import MANIFEST_TYPE, Store, assemble, tree
+from pipeline.cli.commands import prune
+from pipeline.config import lockfile
+from pipeline.outcomes.index import Bytes, Entry, Index, dump
+from pipeline.outcomes.retention import Verdict
+from pipeline.registry import transport
+from pipeline.registry.client import Registry
 from tests import registry_process, samples
 from tests.github_packages import TOKEN, GitHub
 from tests.registry_process import running_registry
@@ -117,7 +118,7 @@ def test_an_index_of_two_architectures_is_followed_and_nothing_is_left_that_poin
         assert len([tag for tag in before if tag.startswith("i-")]) == 3
         assert walk(registry)
 
-        (project.root / "versions.lock").write_bytes(lock.dump(present))
+        (project.root / "versions.lock").write_bytes(lockfile.dump(present))
         applied = project.doit("prune", "--apply")
         assert applied.returncode == 0, applied.stderr
         after = set(registry.tags())
@@ -145,7 +146,7 @@ def test_on_ghcr_versions_are_deleted_through_the_packages_api(tmp_path: Path, m
     """A registry that does not delete stands in for ghcr.io, a server that speaks the packages API for GitHub."""
     with running_registry(tmp_path / "registry", delete=False) as place:
         old = fill(f"{place}/acme", tmp_path / "store")["6.1.0-40-cloud-amd64"]
-        monkeypatch.setitem(registry_http._API, "ghcr.io", place)
+        monkeypatch.setitem(transport._API, "ghcr.io", place)
         github = GitHub(3)
         github.versions[99] = old
         with Told(github) as server:

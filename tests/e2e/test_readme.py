@@ -21,9 +21,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline import totals
-from pipeline.pinned import Lock
-from pipeline.workspace import Workspace
+from pipeline.cli.workspace import Workspace
+from pipeline.config.records import Lock
+from pipeline.outcomes import totals
 from tests.checkout import MODULES, ROOT, Checkout
 from tests.documents import README, blocks, commands
 from tests.registry_process import running_registry

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from machine import probe
-from pipeline.engine import Engine
-from pipeline.errors import EngineError, UsageError
-from pipeline.registry import Registry
+from pipeline.core.errors import EngineError, UsageError
+from pipeline.engine.client import Engine
+from pipeline.registry.client import Registry
 from tests import tiny_project
 from tests.registry_process import MISSING, installed, running_registry
 from tests.tiny_project import TinyProject, digests, engine_host, served_packages, walk

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engine import Engine
+from pipeline.engine.client import Engine
 from tests.checkout import DRIVER, KERNEL, KINDS, MODULES, OTHER, Checkout
 from tests.private_engine import daemon, private_engine, why_not
 from tests.registry_process import running_registry

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.registry import Registry
+from pipeline.registry.client import Registry
 from tests import registry_process, tiny_project
 from tests.faults import Asked, Fault, FaultyProxy, Killer, at_random, small_disk
 from tests.registry_process import running_registry

@@ -15,13 +15,13 @@ from pathlib import Path
 import docker
 import pytest
 
-from pipeline import lock
-from pipeline.archives import Archives
-from pipeline.engine import Engine
-from pipeline.mirrors import Mirrors
-from pipeline.update import Result, update
-from pipeline.update_images import Images
-from pipeline.upstream import fedora_coreos
+from pipeline.config import lockfile
+from pipeline.engine.client import Engine
+from pipeline.fetch.apt_sources import Archives
+from pipeline.fetch.mirrors import Mirrors
+from pipeline.update.container_images import Images
+from pipeline.update.run import Result, update
+from pipeline.upstream.coreos import fedora_coreos
 from tests import rpm_databases
 from tests.recorded_upstream import Held, documents
 from tests.registry_process import MISSING, installed, running_registry
@@ -82,7 +82,7 @@ def run(shared: Path, quay: str, digest: str = "", *, host: str) -> Result:
         found[fedora_coreos.releases_url("stable")] = json.dumps(index).encode()
     wanted = wishes(POLICY)
     with contextlib.closing(Images(lambda: Engine(host), Mirrors(registries={"quay.io": quay}))) as images:
-        return update(wanted, lock.empty(), Held(found), Archives(wanted, {}, Path("/none")), images=images)
+        return update(wanted, lockfile.empty(), Held(found), Archives(wanted, {}, Path("/none")), images=images)
 
 
 def kernels(result: Result) -> dict[str, list[str]]:

@@ -14,16 +14,17 @@ from typing import Any
 
 import pytest
 
-from pipeline import lock
-from pipeline.archives import Archives
-from pipeline.commands.update import Update
-from pipeline.errors import BadFileError, NotFoundError
-from pipeline.fetch import Fetcher
-from pipeline.pinned import Lock
-from pipeline.update import Result, update
-from pipeline.upstream import flatcar, nvidia_feeds
-from pipeline.versions import DriverVersion, numbers_of
-from pipeline.workspace import Workspace
+from pipeline.cli.commands.update import Update
+from pipeline.cli.workspace import Workspace
+from pipeline.config import lockfile
+from pipeline.config.records import Lock
+from pipeline.core.errors import BadFileError, NotFoundError
+from pipeline.core.versions import DriverVersion, numbers_of
+from pipeline.fetch.apt_sources import Archives
+from pipeline.fetch.fetcher import Fetcher
+from pipeline.update.run import Result, update
+from pipeline.upstream.coreos import flatcar
+from pipeline.upstream.nvidia import feeds
 from tests.recorded_upstream import ENDS, Held, documents
 from tests.samples import wishes
 
@@ -48,8 +49,8 @@ JUNK: list[Any] = [None, True, -1, 1e308, [], {}, *NASTY]
 @pytest.fixture(scope="module")
 def sound(shared: Path) -> dict[str, bytes]:
     found = documents(shared / "upstream")
-    found[nvidia_feeds.END_OF_LIFE_URL] = ENDS
-    found[nvidia_feeds.latest_url("arm64")] = found[nvidia_feeds.latest_url("amd64")].replace(b"x86_64", b"aarch64")
+    found[feeds.END_OF_LIFE_URL] = ENDS
+    found[feeds.latest_url("arm64")] = found[feeds.latest_url("amd64")].replace(b"x86_64", b"aarch64")
     for channel in ("stable", "beta", "alpha", "lts"):
         url = flatcar.feed_url(channel)
         feed = json.loads(found[url])
@@ -57,7 +58,7 @@ def sound(shared: Path) -> dict[str, bytes]:
         kept = {k: {**e, "release_notes": ""} for k, e in feed.items() if k in newest or k.startswith("current")}
         found[url] = json.dumps(kept).encode()
     asked = Held(found)
-    run(asked, lock.empty())
+    run(asked, lockfile.empty())
     return found
 
 
@@ -199,7 +200,7 @@ def gone_without_a_reason(old: Lock, result: Result) -> list[str]:
 
 
 def test_spoilt_feeds_raise_nothing_and_lose_nothing(sound: dict[str, bytes]) -> None:
-    held = lock.parse(lock.dump(run(Held(sound), lock.empty()).lock))
+    held = lockfile.parse(lockfile.dump(run(Held(sound), lockfile.empty()).lock))
     assert len(held.pending) == 14
     named = refused = 0
     for number in range(FEEDS):
@@ -209,8 +210,8 @@ def test_spoilt_feeds_raise_nothing_and_lose_nothing(sound: dict[str, bytes]) ->
             for _ in range(dice.choice([1, 1, 3])):
                 spoilt[url] = dice.choice(WAYS)(spoilt[url], dice) or b" "
         result = run(Held(spoilt), held)
-        data = lock.dump(result.lock)
-        assert lock.parse(data) == result.lock, number
+        data = lockfile.dump(result.lock)
+        assert lockfile.parse(data) == result.lock, number
         assert not any(text.strip() and text in data.decode() for text in ("$(", "../", "\u2603")), number
         assert gone_without_a_reason(held, result) == [], f"seed {SEED + number}"
         for line in (*result.problems, *result.reports):
@@ -251,17 +252,17 @@ def test_a_spoilt_lock_is_one_line_or_an_update_and_is_never_lost_to_an_error(
         assert all(line.startswith("doit: ") for line in said.err.splitlines()), number
         after = place.read_bytes()
         try:
-            before = lock.parse(spoilt)
+            before = lockfile.parse(spoilt)
         except BadFileError:
             unread += 1
             if status == 2:
                 assert after == spoilt, number
                 continue
-            assert lock.parse(after) == lock.parse(held), number
+            assert lockfile.parse(after) == lockfile.parse(held), number
             continue
-        assert lock.parse(after).schema == 1
+        assert lockfile.parse(after).schema == 1
         if answers == "none":
-            kept = {(p.os, r.version) for p in lock.parse(after).pending for r in p.releases}
+            kept = {(p.os, r.version) for p in lockfile.parse(after).pending for r in p.releases}
             policy = {"fedora-coreos": {"stable", "testing", "next"}, "flatcar": {"stable", "beta", "alpha", "lts"}}
             of_policy = {(p.os, r.version) for p in before.pending for r in p.releases if r.channel in policy.get(p.os, set())}
             assert kept == of_policy, number

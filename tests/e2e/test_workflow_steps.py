@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.registry import Registry
+from pipeline.registry.client import Registry
 from tests import registry_process, tiny_project
 from tests.registry_process import running_registry
 from tests.tiny_project import MAIN, TinyProject, served_packages, walk

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from pipeline import boot, kernel_files, proof
-from pipeline.errors import PairFailed
-from pipeline.kernel_files import KernelFiles
-from pipeline.pinned import Kind
-from pipeline.plan import Pair
-from pipeline.workspace import Workspace
+from pipeline.cli.workspace import Workspace
+from pipeline.config.records import Kind
+from pipeline.core.errors import PairFailed
+from pipeline.plan.pairs import Pair
+from pipeline.proof import boot, kernel_files, static
+from pipeline.proof.kernel_files import KernelFiles
 from tests.checkout import DRIVER, KERNEL, KINDS, LATER, OTHER, layers, unpacked
 from tests.support.pairs import Whole
 
@@ -52,7 +52,7 @@ def other(space: Workspace, tmp_path_factory: pytest.TempPathFactory) -> KernelF
 
 def prove(space: Workspace, pair: Pair, files: Path, kind: Kind, other: KernelFiles, kernel: str) -> Any:
     assert other.modversions
-    return proof.prove_modules(
+    return static.prove_modules(
         files / space.renderer.directory(pair.kernel, kind, pair.best_kind).lstrip("/"),
         kernel=kernel,
         driver=DRIVER,

@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.pinned import File
+from pipeline.config.records import File
 from tests.standins import packing
 
 _HEADER = "NVIDIA Accelerated Graphics Driver for Linux-x86_64 (a stand-in of the tests)\n{version}\n{modules}\n" + "\n" * 2
@@ -92,7 +92,7 @@ def run_file(
 def redist_archive(version: str, modules: dict[str, Path], userspace: Sequence[Path], out: Path, work: Path) -> Path:
     """NVIDIA's redist archive: both kinds of sources, firmware, and as much userspace as the proof asks for.
 
-    Not NVIDIA's: the layout, beyond what public recipes use of it (pipeline/userspace.py).
+    Not NVIDIA's: the layout, beyond what public recipes use of it (pipeline/trees/userspace.py).
     """
     top = f"nvidia_driver-linux-x86_64-{version}-archive"
     root = work / top

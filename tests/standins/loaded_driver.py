@@ -9,7 +9,7 @@ from __future__ import annotations
 import tarfile
 from pathlib import Path
 
-from pipeline import contexts
+from pipeline.build import contexts
 from tests.checkout import DRIVER, Checkout
 
 MODULES = ("nvidia", "nvidia-uvm", "nvidia-modeset")

@@ -10,7 +10,7 @@ import re
 import shutil
 from pathlib import Path
 
-from pipeline.workspace import Workspace
+from pipeline.cli.workspace import Workspace
 from tests.standins import packing
 
 _DOCKERFILE = """FROM {base}

@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline import pin_kernels, pin_source
-from pipeline.inputs import Inputs
-from pipeline.pinned import Driver, File, Lock
-from pipeline.upstream import container_linux, fedora_coreos, flatcar, nvidia_feeds
-from pipeline.upstream.fedora_kernel import kernel_rpm_urls, split
-from pipeline.upstream.nvidia_files import (
+from pipeline.config.records import Driver, File, Lock
+from pipeline.core.versions import DriverVersion
+from pipeline.fetch.store import Inputs
+from pipeline.update import pin_kernels, pin_source
+from pipeline.upstream.coreos import container_linux, fedora_coreos, flatcar
+from pipeline.upstream.coreos.fedora_kernel import kernel_rpm_urls, split
+from pipeline.upstream.nvidia import feeds as nvidia_feeds
+from pipeline.upstream.nvidia.downloads import (
     REDIST,
     fabric_urls,
     redist_manifest_url,
@@ -34,7 +36,6 @@ from pipeline.upstream.nvidia_files import (
     tesla_url,
     xfree86_url,
 )
-from pipeline.versions import DriverVersion
 from tests import recorded_upstream
 from tests.signed_archive import Key
 from tests.standins import driver, kernel, packing

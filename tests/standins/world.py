@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.build import unpack_layer
-from pipeline.pinned import Kernel
+from pipeline.build.pair import unpack_layer
+from pipeline.config.records import Kernel
 from tests.checkout import Checkout, Ran
 from tests.standins import packing
 from tests.standins.vendors import Vendors

@@ -17,7 +17,7 @@ from typing import Any, Final
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from pipeline.commands.test import AREAS
+from pipeline.cli.commands.test import AREAS
 
 FIRST: Final = (
     "test_coreos_kernels",

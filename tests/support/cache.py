@@ -31,8 +31,8 @@ from typing import Any, Final, Self
 
 from filelock import FileLock, Timeout
 
-from pipeline import half_made, made_once
-from pipeline.errors import DiskError
+from pipeline.core import scratch_dirs, user_cache
+from pipeline.core.errors import DiskError
 from tests.support.digests import Part, code_of, digest_of, file_sha256, product, sha256, versions_of
 
 __all__ = ["Cache", "CacheBusy", "code_of", "digest_of", "product", "versions_of"]
@@ -86,13 +86,13 @@ class Cache:
         self._spare: Cache | None = None
         self._is_spare = False
         with suppress(OSError):  # who makes an entry will say it
-            half_made.sweep(root, made_once.SCRATCH)
+            scratch_dirs.sweep(root, user_cache.SCRATCH)
 
     @classmethod
     def of_this_user(cls, environ: Mapping[str, str] = os.environ, **options: Any) -> Self:
         """The cache of whoever runs the tests; one for this process alone where no folder can be told."""
         try:
-            return cls(made_once.entries_folder(environ), **options)
+            return cls(user_cache.entries_folder(environ), **options)
         except DiskError:
             return cls(_of_this_process(), **options)
 
@@ -127,7 +127,7 @@ class Cache:
             if damage and place.exists():
                 self._say(f"tests: {place} is damaged ({damage}) and made again")
                 with _own_files(self.root):
-                    made_once.discard(place)
+                    user_cache.discard(place)
             if damage:
                 self._make(place, decided, make)
             with _own_files(self.root):
@@ -137,7 +137,7 @@ class Cache:
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        file = made_once.lock_file(self.root, name)
+        file = user_cache.lock_file(self.root, name)
         with _own_files(self.root):
             file.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(file)
@@ -173,7 +173,7 @@ class Cache:
     def _make(self, place: Path, decided: Mapping[str, str], make: Make) -> None:
         with ExitStack() as stack:
             try:
-                scratch = stack.enter_context(half_made.folder(self.root, f"{made_once.SCRATCH}{place.name}."))
+                scratch = stack.enter_context(scratch_dirs.folder(self.root, f"{user_cache.SCRATCH}{place.name}."))
             except DiskError as error:
                 raise _Refused(error.message) from error
             self._fill(scratch, place, decided, make)
@@ -219,15 +219,15 @@ class Cache:
     def _trim(self) -> None:
         """Remove entries used longest ago while all are more than the limit, or than half of what the disk has for them."""
         with suppress(OSError):
-            kept = made_once.entries(self.root)
+            kept = user_cache.entries(self.root)
             total = sum(made.bytes for made in kept)
             limit = min(self._limit, (total + shutil.disk_usage(self.root).free) // 2)
             for made in kept:
                 if total <= limit:
                     break
                 with suppress(OSError):  # another user's
-                    total -= made.bytes if made_once.remove(made.path) else 0
-            made_once.sweep_locks(self.root)
+                    total -= made.bytes if user_cache.remove(made.path) else 0
+            user_cache.sweep_locks(self.root)
 
     def close(self) -> None:
         """Let go of every entry: from now on it may be removed."""

@@ -22,9 +22,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline import engine
-from pipeline.pinned import Lock
-from pipeline.registry import Registry
+from pipeline.config.records import Lock
+from pipeline.engine import client
+from pipeline.registry.client import Registry
 from tests.checkout import DRIVER, KERNEL, KINDS, MODULES, OTHER, PINS, ROOT, Checkout, Place, Ran
 from tests.registry_process import running_registry
 from tests.support.cache import Cache, product
@@ -125,8 +125,8 @@ def cache() -> Iterator[Cache]:
 @pytest.fixture(scope="session")
 def engine_host() -> str:
     """Address of the engine that ``./doit.sh test`` found or started."""
-    host = engine.address(os.environ, "", ROOT / engine.ENGINE_FILE)
-    engine.Engine(host)  # none answers: its one line says what to do
+    host = client.address(os.environ, "", ROOT / client.ENGINE_FILE)
+    client.Engine(host)  # none answers: its one line says what to do
     return host
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.fetch import Fetcher
+from pipeline.fetch.fetcher import Fetcher
 from tests.misbehaving_server import MisbehavingServer
 from tests.signed_archive import Key, Served, SignedArchive, debian_like
 

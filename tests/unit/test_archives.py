@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.archives import Archives
-from pipeline.errors import UsageError
+from pipeline.core.errors import UsageError
+from pipeline.fetch.apt_sources import Archives
 from tests.samples import wishes
 
 TOML = '[archives]\ndebian = ["https://toml.example/debian", "https://snapshot.example/archive/debian/20260101T000000Z/"]\n'

@@ -11,15 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import index as indexes
-from pipeline import lock, matrix
-from pipeline.index import Index, dump, entry_of
-from pipeline.pin_kernels import CONFIG, DEVELOPER_CONTAINER
-from pipeline.pin_kernels import KERNEL as VMLINUZ
-from pipeline.pinned import Arch, Lock, OsRelease
-from pipeline.plan import Pair
-from pipeline.upstream import fedora_kernel, flatcar, nvidia_feeds, nvidia_files
-from pipeline.versions import DriverVersion
+from pipeline.config import lockfile
+from pipeline.config.records import Arch, Lock, OsRelease
+from pipeline.core.versions import DriverVersion
+from pipeline.outcomes import index as indexes
+from pipeline.outcomes.index import Index, dump, entry_of
+from pipeline.plan import matrix
+from pipeline.plan.pairs import Pair
+from pipeline.update.pin_kernels import CONFIG, DEVELOPER_CONTAINER
+from pipeline.update.pin_kernels import KERNEL as VMLINUZ
+from pipeline.upstream.coreos import fedora_kernel, flatcar
+from pipeline.upstream.nvidia import downloads, feeds
 from tests import samples
 
 HOST = Path(__file__).parents[2] / "host/lib"
@@ -34,14 +36,12 @@ ADDRESSES = {
         )
         for name in (DEVELOPER_CONTAINER, VMLINUZ, CONFIG, "version.txt")
     },
-    nvidia_files.tesla_url(DRIVER, "arm64"): (
-        "https://us.download.nvidia.com/tesla/580.178.04/NVIDIA-Linux-aarch64-580.178.04.run"
-    ),
-    nvidia_files.xfree86_url(DRIVER, "arm64"): (
+    downloads.tesla_url(DRIVER, "arm64"): ("https://us.download.nvidia.com/tesla/580.178.04/NVIDIA-Linux-aarch64-580.178.04.run"),
+    downloads.xfree86_url(DRIVER, "arm64"): (
         "https://download.nvidia.com/XFree86/Linux-aarch64/580.178.04/NVIDIA-Linux-aarch64-580.178.04.run"
     ),
-    nvidia_files.redist_path(DRIVER, "arm64"): ("nvidia_driver/linux-sbsa/nvidia_driver-linux-sbsa-580.178.04-archive.tar.xz"),
-    nvidia_feeds.latest_url("arm64"): "https://download.nvidia.com/XFree86/Linux-aarch64/latest.txt",
+    downloads.redist_path(DRIVER, "arm64"): ("nvidia_driver/linux-sbsa/nvidia_driver-linux-sbsa-580.178.04-archive.tar.xz"),
+    feeds.latest_url("arm64"): "https://download.nvidia.com/XFree86/Linux-aarch64/latest.txt",
 }
 
 
@@ -60,11 +60,11 @@ def test_an_address_never_names_the_other_architecture(driver: str, arch: Arch) 
     version = DriverVersion(driver)
     others = {"amd64": ("aarch64", "arm64", "sbsa"), "arm64": ("x86_64", "amd64")}[arch]
     made = [
-        nvidia_files.tesla_url(version, arch),
-        nvidia_files.xfree86_url(version, arch),
-        nvidia_files.sha256sum_url(version, arch),
-        nvidia_files.redist_path(version, arch),
-        *nvidia_files.fabric_urls(version, arch),
+        downloads.tesla_url(version, arch),
+        downloads.xfree86_url(version, arch),
+        downloads.sha256sum_url(version, arch),
+        downloads.redist_path(version, arch),
+        *downloads.fabric_urls(version, arch),
         flatcar.file_url("beta", arch, "4593.1.0", VMLINUZ),
     ]
     assert not [url for url in made if any(other in url for other in others)]
@@ -104,8 +104,8 @@ def _lock(os: str, version: str, driver: str) -> Lock:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_ids_tags_and_the_lock_hold_for_every_family_on_both(os: str, version: str, driver: str) -> None:
     the_lock = _lock(os, version, driver)
-    data = lock.dump(the_lock)
-    assert lock.dump(lock.parse(data)) == data, "the lock comes back as it was"
+    data = lockfile.dump(the_lock)
+    assert lockfile.dump(lockfile.parse(data)) == data, "the lock comes back as it was"
     plan = samples.plan(the_lock)
     pairs: dict[str, Pair] = {pair.kernel.arch: pair for pair in plan.pairs}
     tag, os_tag = {
@@ -195,8 +195,8 @@ def test_of_one_kernel_string_a_host_takes_the_entry_of_its_own_machine(
 
 
 def test_the_committed_lock_of_the_arm64_test_is_one_and_compiles_across() -> None:
-    the_lock = lock.load(Path(__file__).parents[1] / "arm64/versions.lock")
-    assert lock.dump(the_lock) == (Path(__file__).parents[1] / "arm64/versions.lock").read_bytes()
+    the_lock = lockfile.load(Path(__file__).parents[1] / "arm64/versions.lock")
+    assert lockfile.dump(the_lock) == (Path(__file__).parents[1] / "arm64/versions.lock").read_bytes()
     assert {kernel.arch for kernel in the_lock.kernels} == {"arm64"}
     for kernel in the_lock.kernels:
         toolchain = the_lock.toolchain(kernel)

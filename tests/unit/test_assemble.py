@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.assemble import Layer, Store, assemble, exported, merged, tree
-from pipeline.errors import DiskError, IntegrityError
+from pipeline.build.assemble import Layer, Store, assemble, exported, merged, tree
+from pipeline.core.errors import DiskError, IntegrityError
 
 FILES = {"opt/b/two.ko": (0o644, b"2" * 5000), "opt/a": (0o755, b"one")}
 

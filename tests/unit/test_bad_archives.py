@@ -17,10 +17,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline.upstream.fedora_kernel import kernel_rpm_urls
-from pipeline.upstream.flatcar import file_url
-from pipeline.upstream.nvidia_files import tesla_url
-from pipeline.versions import DriverVersion
+from pipeline.core.versions import DriverVersion
+from pipeline.upstream.coreos.fedora_kernel import kernel_rpm_urls
+from pipeline.upstream.coreos.flatcar import file_url
+from pipeline.upstream.nvidia.downloads import tesla_url
 from tests.checkout import Checkout
 from tests.signed_archive import Key
 from tests.standins import packing

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from bench import build, first_run, fleet, host, made_up, noop, parallel
-from pipeline import lock, wanted
-from pipeline.errors import UsageError
-from pipeline.registry import Registry
+from pipeline.config import lockfile, versions_toml
+from pipeline.core.errors import UsageError
+from pipeline.registry.client import Registry
 from tests import samples
 from tests.registry_process import MISSING, installed, running_registry
 
 
 def test_the_lock_of_tests_and_benchmarks_is_one_and_has_the_pairs_that_they_name() -> None:
-    assert lock.dump(lock.load(made_up.PINNED / lock.LOCK_FILE)) == (made_up.PINNED / lock.LOCK_FILE).read_bytes()
+    assert lockfile.dump(lockfile.load(made_up.PINNED / lockfile.LOCK_FILE)) == (made_up.PINNED / lockfile.LOCK_FILE).read_bytes()
     pairs = made_up.pinned({}).plan.pairs
     assert [(pair.kernel.kernel, pair.driver.version, pair.kinds) for pair in pairs] == [
         ("6.1.0-47-cloud-amd64", "535.261.03", ("open", "proprietary")),
@@ -99,10 +99,10 @@ def test_figures_of_a_first_run_are_its_ratio_of_bare_make_and_its_first_image()
 def test_wishes_and_lock_are_narrowed_to_kinds_and_modules() -> None:
     wishes, pinned = ((made_up.PINNED / name).read_text() for name in ("versions.toml", "versions.lock"))
     made = {"kinds": ["open"], "modules": ["nvidia"]}
-    found = wanted.parse(made_up.narrowed(wishes, made), "versions.toml")
+    found = versions_toml.parse(made_up.narrowed(wishes, made), "versions.toml")
     assert (found.build.kinds, found.build.modules) == (("open",), ("nvidia",))
     assert {driver.required for driver in found.drivers} == {(), ("open",)}
-    assert {driver.required for driver in lock.parse(made_up.narrowed(pinned, made).encode()).drivers} == {(), ("open",)}
+    assert {driver.required for driver in lockfile.parse(made_up.narrowed(pinned, made).encode()).drivers} == {(), ("open",)}
     assert made_up.narrowed(pinned, {"kinds": [], "modules": []}) == pinned
 
 
@@ -170,8 +170,8 @@ def test_a_portion_is_every_16th_object_by_its_own_command(tmp_path: Path) -> No
     )
     assert host.portion(done.stdout)[:2] == (2, 20)
     out = tmp_path / "portion"
-    wanted = {f"-O2 -c -o {out}/1.o {root}/nvidia/o00.c", f"-O2 -c -o {out}/17.o {root}/nvidia/o16.c"}
-    assert {" ".join(line.split()) for line in noted.read_text().splitlines()} == wanted
+    versions_toml = {f"-O2 -c -o {out}/1.o {root}/nvidia/o00.c", f"-O2 -c -o {out}/17.o {root}/nvidia/o16.c"}
+    assert {" ".join(line.split()) for line in noted.read_text().splitlines()} == versions_toml
 
 
 def test_figures_of_a_host_are_told_as_how_often_compiling_takes_that_long() -> None:

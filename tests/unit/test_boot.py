@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from pipeline import initramfs
-from pipeline.boot import boot, judge
-from pipeline.errors import EngineError, PairFailed
+from pipeline.core.errors import EngineError, PairFailed
+from pipeline.proof import initramfs
+from pipeline.proof.boot import boot, judge
 from tests import flat_images
 from tests.kernel_modules import compile_module, needs_gcc
 

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from pipeline import contexts, deflate, parts, trees
-from pipeline.assemble import Layer, Store, tree
-from pipeline.deflate import BLOCK, Gzip
-from pipeline.parts import Workshop
-from pipeline.pinned import Driver
-from pipeline.tree import Tree
-from pipeline.unpacking import to_tar
-from pipeline.workspace import Workspace
+from pipeline.build import contexts, parallel_gzip, shared_layers
+from pipeline.build.assemble import Layer, Store, tree
+from pipeline.build.parallel_gzip import BLOCK, Gzip
+from pipeline.build.shared_layers import Workshop
+from pipeline.cli.workspace import Workspace
+from pipeline.config.records import Driver
+from pipeline.formats.unpacking import to_tar
+from pipeline.trees import tars
+from pipeline.trees.spec import Tree
 from tests import samples
 
 FILES = {"module.ko": (0o644, b"x" * 5000)}
@@ -93,25 +94,25 @@ def test_threads_that_want_one_tree_make_one(tmp_path: Path, monkeypatch: pytest
         time.sleep(0.2)
         return to_tar((), dest)
 
-    monkeypatch.setattr(trees, "to_tar", slowly)
+    monkeypatch.setattr(tars, "to_tar", slowly)
     anything: Any = None
     with ThreadPoolExecutor(8) as pool:
-        found = set(pool.map(lambda _: trees.lay(Tree("headers.tar", "rpms", ()), tmp_path / "trees", anything), range(8)))
+        found = set(pool.map(lambda _: tars.lay(Tree("headers.tar", "rpms", ()), tmp_path / "trees", anything), range(8)))
     assert len(found) == len(made) == 1
 
 
 def test_the_trees_that_stay_are_those_last_used(tmp_path: Path) -> None:
     anything: Any = None
     cache = tmp_path / "trees"
-    first, *more = (Tree("headers.tar", "rpms", (), f"6.1.{number}") for number in range(trees.KEEP + 2))
+    first, *more = (Tree("headers.tar", "rpms", (), f"6.1.{number}") for number in range(tars.KEEP + 2))
     for number, one in enumerate((first, *more[:2])):
-        os.utime(trees.lay(one, cache, anything), (number, number))
-    trees.lay(first, cache, anything)
+        os.utime(tars.lay(one, cache, anything), (number, number))
+    tars.lay(first, cache, anything)
     for one in more[2:]:
-        trees.lay(one, cache, anything)
-    assert len(list(cache.iterdir())) == trees.KEEP
-    assert trees.place(first, cache).exists(), "it is the oldest, and was used again"
-    assert not trees.place(more[0], cache).exists()
+        tars.lay(one, cache, anything)
+    assert len(list(cache.iterdir())) == tars.KEEP
+    assert tars.place(first, cache).exists(), "it is the oldest, and was used again"
+    assert not tars.place(more[0], cache).exists()
 
 
 def test_a_userspace_is_read_once_however_many_pairs_want_its_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +148,7 @@ def test_a_log_ends_growing_where_a_step_does_not_end_talking(tmp_path: Path, mo
             for number in range(10_000):
                 log(f"line {number}")
 
-    monkeypatch.setattr(parts, "MAX_LOG", 5_000)
+    monkeypatch.setattr(shared_layers, "MAX_LOG", 5_000)
     shop = workshop(tmp_path)
     shop.open_engine = Talker  # type: ignore[assignment]
     shop.build(samples.plan().pairs[0].rendered, tmp_path, "talker")
@@ -185,7 +186,7 @@ def test_members_that_are_packed_at_once_share_the_blocks_and_their_bytes_stay_t
 
     alone = [pack(number) for number in range(6)]
     room = Counted(3)
-    monkeypatch.setattr(deflate, "_ROOM", room)
+    monkeypatch.setattr(parallel_gzip, "_ROOM", room)
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(pack, range(6))) == alone
     assert (room.most, room.taken) == (3, 0)

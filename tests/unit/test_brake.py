@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from pipeline.brake import Brake
-from pipeline.errors import (
+from pipeline.cli.circuit_breaker import Brake
+from pipeline.core.errors import (
     DiskError,
     EngineError,
     IntegrityError,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import made_once
+from pipeline.core import user_cache
 from tests.standins import kernel
 from tests.support import cache as cache_module
 from tests.support.cache import Cache, CacheBusy, code_of, digest_of, product, versions_of
@@ -204,14 +204,14 @@ def test_a_maker_that_fails_leaves_nothing_and_its_error_is_the_callers(kept: Ca
     for _ in range(2):
         with pytest.raises(RuntimeError, match="no compiler"):
             kept.entry("thing", {}, fail)
-    assert made_once.entries(kept.root) == []
+    assert user_cache.entries(kept.root) == []
     assert not list(kept.root.glob(".new.*"))
 
 
 def test_a_maker_that_makes_nothing_is_wrong(kept: Cache) -> None:
     with pytest.raises(ValueError, match="made nothing"):
         kept.entry("thing", {}, lambda folder: None)
-    assert made_once.entries(kept.root) == []
+    assert user_cache.entries(kept.root) == []
 
 
 def test_two_runs_that_want_one_entry_make_it_once(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_two_runs_that_want_one_entry_make_it_once(tmp_path: Path) -> None:
         assert first.communicate("", timeout=30) == ("", "")
     assert told.startswith("tests: waiting for another run that makes slow-thing-")
     assert told.count("\n") == 1
-    assert len(made_once.entries(tmp_path)) == 1
+    assert len(user_cache.entries(tmp_path)) == 1
 
 
 def test_a_run_that_never_ends_is_not_waited_for_without_a_limit(tmp_path: Path) -> None:

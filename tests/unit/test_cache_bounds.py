@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import made_once
+from pipeline.core import user_cache
 from tests import faults
 from tests.support.cache import Cache
 from tests.support.cache_makers import Maker, line, start
@@ -46,23 +46,23 @@ def test_use_makes_an_entry_young_again(tmp_path: Path) -> None:
     age(young, 2)
     with Cache(tmp_path) as cache:
         cache.entry("thing", {"n": "1"}, Maker())
-    assert [made.path for made in made_once.entries(tmp_path)] == [young.parent, old.parent]
+    assert [made.path for made in user_cache.entries(tmp_path)] == [young.parent, old.parent]
 
 
 def test_an_entry_in_use_stays_whatever_the_limit_is(tmp_path: Path) -> None:
     with start(tmp_path, 0) as other, Cache(tmp_path, limit=1) as cache:
         assert (line(other), line(other)) == ("making\n", "whole\n")
-        (held,) = made_once.entries(tmp_path)
+        (held,) = user_cache.entries(tmp_path)
         age(held.path / "files", 99)
         first = cache.entry("thing", {"n": "1"}, Maker(100_000))
         second = cache.entry("thing", {"n": "2"}, Maker(100_000))
         assert held.path.exists()
         assert first.exists()
         assert second.exists()
-        assert made_once.in_use(held.path)
-        assert not made_once.remove(held.path)
+        assert user_cache.in_use(held.path)
+        assert not user_cache.remove(held.path)
         other.communicate("", timeout=30)
-        assert not made_once.in_use(held.path)
+        assert not user_cache.in_use(held.path)
         cache.entry("thing", {"n": "3"}, Maker())
         assert not held.path.exists()
         assert first.exists()
@@ -74,11 +74,11 @@ def test_what_is_being_made_is_not_removed(tmp_path: Path) -> None:
         (scratch,) = tmp_path.glob(".new.*")
         place = tmp_path / scratch.name.split(".")[2]
         place.mkdir()  # as if an older one stood there
-        assert not made_once.remove(place)
-        assert made_once.in_use(place)
+        assert not user_cache.remove(place)
+        assert user_cache.in_use(place)
         other.kill()
         other.wait(30)
-        assert made_once.remove(place)
+        assert user_cache.remove(place)
         assert not place.exists()
 
 
@@ -86,7 +86,7 @@ def test_lock_files_of_entries_long_gone_are_swept(tmp_path: Path) -> None:
     with Cache(tmp_path) as cache:
         cache.entry("thing", {}, Maker())
         (kept,) = (tmp_path / ".locks").iterdir()
-        gone = made_once.lock_file(tmp_path, "thing-0")
+        gone = user_cache.lock_file(tmp_path, "thing-0")
         gone.touch()
         for lock in (kept, gone):
             os.utime(lock, (0, 0))

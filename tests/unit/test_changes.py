@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pipeline import pinned
-from pipeline.changes import describe
-from pipeline.pinned import Base, Kernel, OsRelease
+from pipeline.config import records
+from pipeline.config.records import Base, Kernel, OsRelease
+from pipeline.update.changes import describe
 from tests.samples import a_lock, changed, kernel, package
 
 
-def base(*packages: pinned.File) -> Base:
+def base(*packages: records.File) -> Base:
     return Base(arch="amd64", date="2026-11-20T08:00:00Z", packages=packages)
 
 

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import compat, debs, lock
-from pipeline.compat import Compat, Verdict
-from pipeline.errors import BadFileError
-from pipeline.pinned import Kind, Os, kept
-from pipeline.unpacking import from_tar, to_directory, unpacked
-from pipeline.versions import VersionRange
-from pipeline.workspace import Workspace
+from pipeline.cli.workspace import Workspace
+from pipeline.config import compat, lockfile
+from pipeline.config.compat import Compat, Verdict
+from pipeline.config.records import Kind, Os, kept
+from pipeline.core.errors import BadFileError
+from pipeline.core.versions import VersionRange
+from pipeline.formats import debs
+from pipeline.formats.unpacking import from_tar, to_directory, unpacked
 
 ROOT = Path(__file__).parents[2]
 ENVIRON = dict(os.environ)  # as the person has it, whatever tests set
@@ -324,7 +325,7 @@ def sources(package: str, dest: Path) -> Path:
     """conftest.sh, nvidia.Kbuild and nv-pci.c of a pinned package of module sources, as it lies in the cache."""
     pinned = next(
         file
-        for driver in lock.load(ROOT / "tests/debian" / lock.LOCK_FILE).drivers
+        for driver in lockfile.load(ROOT / "tests/debian" / lockfile.LOCK_FILE).drivers
         if driver.version == "535.261.03"
         for file in (*driver.open, *driver.proprietary)
         if file.name == package

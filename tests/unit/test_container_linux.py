@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import NetworkError, UpstreamDataError
-from pipeline.upstream import container_linux
-from pipeline.upstream.policy import ContainerLinux
+from pipeline.config.source_policy import ContainerLinux
+from pipeline.core.errors import NetworkError, UpstreamDataError
+from pipeline.upstream.coreos import container_linux
 from pipeline.upstream.records import Discovery, ReleaseKey
 
 RECORDED = Path(__file__).parents[3] / "shared" / "upstream"

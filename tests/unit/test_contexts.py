@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import contexts
-from pipeline.errors import DiskError
+from pipeline.build import contexts
+from pipeline.core.errors import DiskError
 from tests import samples
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import BadFileError, RegistryError, UsageError
+from pipeline.core.errors import BadFileError, RegistryError, UsageError
 from tests.told_server import TAGS, Told, client, in_turn, says
 
 # Where the login comes from.

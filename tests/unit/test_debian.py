@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import IntegrityError, NetworkError, PipelineError, UpstreamDataError
-from pipeline.fetch import Fetcher
-from pipeline.upstream import debian
-from pipeline.upstream.debian import Indices
+from pipeline.core.errors import IntegrityError, NetworkError, PipelineError, UpstreamDataError
+from pipeline.fetch.fetcher import Fetcher
+from pipeline.upstream.debian import package_index
+from pipeline.upstream.debian.package_index import Indices
 from tests.signed_archive import COMPONENTS, Served, SignedArchive
 
 MAIN = "bookworm/main/binary-amd64/Packages.xz"
@@ -20,7 +20,7 @@ MAIN = "bookworm/main/binary-amd64/Packages.xz"
 def read(archive: SignedArchive, server: Served, fetcher: Fetcher, **changes: str) -> Indices:
     indices = Indices()
     values = {"base": f"{server.url}/debian", "archive": "debian", "suite": "bookworm", "arch": "amd64", **changes}
-    debian.read_suite(
+    package_index.read_suite(
         indices,
         **values,
         components=COMPONENTS,
@@ -184,7 +184,7 @@ def test_nothing_of_a_suite_is_taken_in_where_one_index_fails(
     for path in archive.file("bookworm/non-free/binary-amd64/by-hash/SHA256").iterdir():
         path.write_bytes(b"")
     with pytest.raises(PipelineError):
-        debian.read_suite(
+        package_index.read_suite(
             indices,
             base=f"{archive_server.url}/debian",
             archive="debian",
@@ -209,7 +209,7 @@ def test_the_newest_is_by_debians_order_and_of_two_suites_the_first() -> None:
     stanza = "Package: a\nVersion: {}\nArchitecture: all\nFilename: pool/a\nSHA256: 0\nSize: 1\n\n"
     for suite, versions in (("one", ("1.9", "1.10", "1.10~rc1")), ("two", ("1.10",))):
         text = "".join(stanza.format(version) for version in versions).encode()
-        indices.add(debian.parse_packages(text, archive="debian", suite=suite, where="here"))
+        indices.add(package_index.parse_packages(text, archive="debian", suite=suite, where="here"))
     newest = indices.newest("a")
     assert newest is not None
     assert (newest.version, newest.suite, newest.source) == ("1.10", "one", "a")

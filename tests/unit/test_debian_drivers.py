@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.errors import UpstreamDataError
-from pipeline.upstream import debian_drivers
-from pipeline.upstream.debian import Indices, Package
+from pipeline.core.errors import UpstreamDataError
+from pipeline.upstream.debian import package_sets
+from pipeline.upstream.debian.package_index import Indices, Package
 
 OPEN = "nvidia-open-gpu-kernel-modules"
 DRIVER = "nvidia-graphics-drivers"
@@ -53,7 +53,7 @@ def names(packages: list[Package]) -> list[str]:
 
 def test_a_kernel_is_headers_common_headers_kbuild_and_image() -> None:
     found = indices(*kernel(), ("linux-kbuild-6.1", "6.1.176-1"), ("linux-kbuild-6.1", "6.1.192-2"))
-    headers, image = debian_drivers.kernel_packages(found, K47)
+    headers, image = package_sets.kernel_packages(found, K47)
     assert names(headers) == [
         f"linux-headers-{K47} 6.1.170-3",
         "linux-headers-6.1.0-47-common 6.1.170-3",
@@ -66,7 +66,7 @@ def test_kbuild_is_found_where_the_dependency_names_no_version() -> None:
     name, version = "6.12.117+deb12-cloud-amd64", "6.12.117-1~deb12u1"
     needs = f"linux-base (>= 4.12~), linux-headers-6.12.117+deb12-common (= {version}), linux-kbuild-6.12.117+deb12, gcc-12"
     found = indices(*kernel(name, version, needs), ("linux-kbuild-6.12.117+deb12", version))
-    assert f"linux-kbuild-6.12.117+deb12 {version}" in names(debian_drivers.kernel_packages(found, name)[0])
+    assert f"linux-kbuild-6.12.117+deb12 {version}" in names(package_sets.kernel_packages(found, name)[0])
 
 
 def test_the_common_headers_of_a_flavour_are_taken() -> None:
@@ -77,14 +77,14 @@ def test_the_common_headers_of_a_flavour_are_taken() -> None:
         ("linux-image-6.1.0-47-rt-amd64", "6.1.170-3", "kmod"),
         ("linux-kbuild-6.1", "6.1.170-3", ""),
     ]
-    headers, _ = debian_drivers.kernel_packages(indices(*rows), "6.1.0-47-rt-amd64")
+    headers, _ = package_sets.kernel_packages(indices(*rows), "6.1.0-47-rt-amd64")
     assert "linux-headers-6.1.0-47-common-rt 6.1.170-3" in names(headers)
 
 
 def test_an_image_brings_the_packages_it_is_split_into() -> None:
     rows = [*kernel()[:2], (f"linux-image-{K47}", "6.1.170-3", f"kmod, linux-modules-{K47} (= 6.1.170-3)")]
     found = indices(*rows, (f"linux-modules-{K47}", "6.1.170-3"), ("linux-kbuild-6.1", "6.1.170-3"))
-    assert names(debian_drivers.kernel_packages(found, K47)[1])[1:] == [f"linux-modules-{K47} 6.1.170-3"]
+    assert names(package_sets.kernel_packages(found, K47)[1])[1:] == [f"linux-modules-{K47} 6.1.170-3"]
 
 
 @pytest.mark.parametrize(
@@ -98,33 +98,33 @@ def test_headers_that_need_something_that_is_not_listed_are_refused(gone: str, s
     rows = [row for row in [*kernel(), ("linux-kbuild-6.1", "6.1.192-2", "")] if row[0] != gone]
     rows += [("linux-kbuild-6.1", "6.1.162-1", "")] if gone.startswith("linux-kbuild") else []
     with pytest.raises(UpstreamDataError, match=said):
-        debian_drivers.kernel_packages(indices(*rows), K47)
+        package_sets.kernel_packages(indices(*rows), K47)
 
 
 def test_headers_that_need_no_kbuild_at_all_are_refused_rather_than_pinned_without() -> None:
     rows = kernel(needs="linux-headers-6.1.0-47-common (= 6.1.170-3)")
     with pytest.raises(UpstreamDataError, match="needs no linux-kbuild-"):
-        debian_drivers.kernel_packages(indices(*rows), K47)
+        package_sets.kernel_packages(indices(*rows), K47)
 
 
 def test_a_rebuild_counts_once_its_image_is_there_too() -> None:
     newer = [row for row in kernel(version="6.1.170-4") if "image" not in row[0]]
     found = indices(*kernel(), *newer, ("linux-kbuild-6.1", "6.1.192-2"))
-    headers, image = debian_drivers.kernel_packages(found, K47)
+    headers, image = package_sets.kernel_packages(found, K47)
     assert {p.version for p in (*headers[:2], *image)} == {"6.1.170-3"}
 
 
 def test_headers_without_an_image_of_their_version_are_refused() -> None:
     rows = [*kernel()[:2], (f"linux-image-{K47}", "6.1.170-2", "kmod")]
     with pytest.raises(UpstreamDataError, match="are not both listed in one version"):
-        debian_drivers.kernel_packages(indices(*rows), K47)
+        package_sets.kernel_packages(indices(*rows), K47)
 
 
 def test_packages_that_only_name_the_newest_kernel_are_no_kernels() -> None:
     rows = [*kernel(), *kernel("6.12.117+deb12-cloud-amd64", "6.12.117-1", "linux-kbuild-6.12.117+deb12")]
     rows += [("linux-headers-cloud-amd64", "6.1.170-3", f"linux-headers-{K47} (= 6.1.170-3)")]
     rows += [("linux-image-cloud-amd64", "6.1.170-3", ""), ("linux-image-6.1.0-46-cloud-amd64", "6.1.1-1", "")]
-    assert debian_drivers.kernels(indices(*rows)) == [K47, "6.12.117+deb12-cloud-amd64"]
+    assert package_sets.kernels(indices(*rows)) == [K47, "6.12.117+deb12-cloud-amd64"]
 
 
 def a_driver(version: str = "535.261.03-1", prefix: str = "", source: str = DRIVER) -> list[tuple[str, str, str]]:
@@ -134,7 +134,7 @@ def a_driver(version: str = "535.261.03-1", prefix: str = "", source: str = DRIV
 
 
 def parts(driver: str, *rows: tuple[str, str, str]) -> list[list[str]]:
-    found = debian_drivers.driver_packages(indices(*rows), driver)
+    found = package_sets.driver_packages(indices(*rows), driver)
     assert found is not None
     return [names(part) for part in found]
 
@@ -153,7 +153,7 @@ def test_all_parts_come_from_the_one_version_though_newer_ones_are_listed() -> N
 
 
 def test_a_version_that_only_begins_like_it_is_another_version() -> None:
-    assert debian_drivers.driver_packages(indices(*a_driver("535.261.033-1")), "535.261.03") is None
+    assert package_sets.driver_packages(indices(*a_driver("535.261.033-1")), "535.261.03") is None
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_one_version_under_two_names_is_taken_once() -> None:
 
 
 def test_a_driver_that_no_suite_holds_is_none() -> None:
-    assert debian_drivers.driver_packages(indices(*a_driver()), "550.163.01") is None
+    assert package_sets.driver_packages(indices(*a_driver()), "550.163.01") is None
 
 
 def test_a_driver_with_libraries_and_without_module_sources_is_refused() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import IntegrityError, PipelineError, UpstreamDataError
-from pipeline.gpg import Keys, cleartext
-from pipeline.upstream.debian_release import parse_release, verify_inrelease
+from pipeline.core.errors import IntegrityError, PipelineError, UpstreamDataError
+from pipeline.formats.openpgp import Keys, cleartext
+from pipeline.upstream.debian.release import parse_release, verify_inrelease
 from tests.signed_archive import Key
 
 TEXT = b"Suite: oldstable\nCodename: bookworm\nDate: Sat, 11 Jul 2026 10:16:37 UTC\nSHA256:\n " + b"0" * 64 + b" 12 main/x\n"

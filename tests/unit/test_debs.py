@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from pipeline.debs import members, unpack
-from pipeline.errors import IntegrityError
+from pipeline.core.errors import IntegrityError
+from pipeline.formats.debs import members, unpack
 
 Entry = tuple[str, str]
 """A name with its kind before it ('f', 'd', 'l', 'h', 'c'), and the content or the link's target."""

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from pipeline.deflate import BLOCK, Gzip, deflate_is_known
+from pipeline.build.parallel_gzip import BLOCK, Gzip, deflate_is_known
 
 
 def zipped(data: bytes, *, threads: int = 2, piece: int = 10_240) -> bytes:

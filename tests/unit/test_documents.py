@@ -14,8 +14,9 @@ from functools import cache
 import msgspec
 import pytest
 
-from pipeline import errors, family_names, policies, wanted
-from pipeline.upstream import families
+from pipeline.config import distributions, policies, versions_toml
+from pipeline.core import errors
+from pipeline.update import families
 from tests import forked
 from tests.documents import README, ROOT, blocks, commands, documents, headings, links, spans
 
@@ -115,9 +116,9 @@ def test_every_table_and_key_of_versions_toml_is_explained_and_no_other() -> Non
         table = "".join(re.findall(r"`\[+([a-z-]+)\]+`", first)) or table
         explained.setdefault(table, set()).update(re.findall(r"`([a-z_]+)`", keys))
     real: dict[str, set[str]] = {}
-    for name in family_names.names():
+    for name in distributions.names():
         real[name] = {inner.encode_name for inner in msgspec.structs.fields(families.family(name).policy)}
-    for field in (*msgspec.structs.fields(wanted.Wanted), *msgspec.structs.fields(policies.Policies)):
+    for field in (*msgspec.structs.fields(versions_toml.Wanted), *msgspec.structs.fields(policies.Policies)):
         if field.name == "families":
             continue
         kind = next((t for t in _structs(field.type)), None)

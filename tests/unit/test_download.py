@@ -17,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import answers
-from pipeline.errors import DiskError, IntegrityError, NotFoundError
-from pipeline.fetch import Fetcher
-from pipeline.partfile import PartFile
+from pipeline.core.errors import DiskError, IntegrityError, NotFoundError
+from pipeline.fetch import response_headers
+from pipeline.fetch.fetcher import Fetcher
+from pipeline.fetch.partial_file import PartFile
 from tests.http_samples import DATA, SUM, refusal
 from tests.misbehaving_server import (
     MisbehavingServer,
@@ -106,7 +106,7 @@ def test_whoever_waited_for_a_part_that_was_removed_begins_one_of_its_own(
     ],
 )
 def test_a_content_range_must_be_the_one_asked_for(text: str, fits: bool) -> None:
-    assert answers.continues({"Content-Range": text}, 10, 20) is fits
+    assert response_headers.continues({"Content-Range": text}, 10, 20) is fits
 
 
 def test_a_part_that_is_whole_needs_no_server(fetcher: Fetcher, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_many_threads_that_want_one_file_get_it_once(server: MisbehavingServer, 
 def test_two_processes_that_want_one_file_get_it_once(server: MisbehavingServer, tmp_path: Path) -> None:
     url = server.says("/a", file(DATA))
     code = (
-        "import sys; from pathlib import Path; from pipeline.fetch import Fetcher\n"
+        "import sys; from pathlib import Path; from pipeline.fetch.fetcher import Fetcher\n"
         "Fetcher(Path(sys.argv[1]) / 'cache').download([sys.argv[2]], Path(sys.argv[1]) / 'a',"
         f" sha256='{SUM}', size={len(DATA)})"
     )

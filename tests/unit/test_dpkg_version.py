@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from pipeline.upstream.dpkg_version import DpkgVersion
+from pipeline.core.dpkg_version import DpkgVersion
 
 VERSIONS = (
     "1.0~~",

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from pipeline.elf import Export, fwversion, read_module
-from pipeline.errors import PairFailed
+from pipeline.core.errors import PairFailed
+from pipeline.formats.kernel_module import Export, fwversion, read_module
 from tests.kernel_modules import MAGIC, TRAILER, arch, compile_module, needs_gcc, sign
 
 pytestmark = needs_gcc

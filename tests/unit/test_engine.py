@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
 
-from pipeline.engine import LABEL, Engine, address, hint
-from pipeline.errors import BadFileError, DiskError, EngineError, PairFailed, UsageError
+from pipeline.core.errors import BadFileError, DiskError, EngineError, PairFailed, UsageError
+from pipeline.engine.client import LABEL, Engine, address, hint
 from tests.told_server import Handler, Seen, Told, says
 
 VERSION = {"ApiVersion": "1.41", "MinAPIVersion": "1.12", "Version": "20.10.24", "Arch": "amd64", "Os": "linux"}

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import NetworkError, NotFoundError, UpstreamDataError
-from pipeline.upstream import fedora_coreos as fcos
-from pipeline.upstream import fedora_kernel
-from pipeline.upstream.policy import FedoraCoreOS
+from pipeline.config.source_policy import FedoraCoreOS
+from pipeline.core.errors import NetworkError, NotFoundError, UpstreamDataError
+from pipeline.upstream.coreos import fedora_coreos as fcos
+from pipeline.upstream.coreos import fedora_kernel
 from pipeline.upstream.records import Discovery, ReleaseKey
 
 RECORDED = Path(__file__).parents[3] / "shared" / "upstream"

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import answers
-from pipeline.errors import NotFoundError
-from pipeline.fetch import Fetcher
-from pipeline.http_answers import retry_after
+from pipeline.core.errors import NotFoundError
+from pipeline.fetch import response_headers
+from pipeline.fetch.fetcher import Fetcher
+from pipeline.fetch.http import retry_after
 from tests.http_samples import DATA, JSON, refusal
 from tests.misbehaving_server import (
     MisbehavingServer,
@@ -173,7 +173,7 @@ def test_a_gzip_bomb_is_measured_unpacked(server: MisbehavingServer, fetcher: Fe
 
 def test_a_gzip_bomb_is_never_unpacked_beyond_the_limit() -> None:
     bomb = gzip.compress(bytes(10 << 20))
-    assert sum(map(len, answers.decoded(iter([bomb]), "gzip", 1000))) == 1001
+    assert sum(map(len, response_headers.decoded(iter([bomb]), "gzip", 1000))) == 1001
 
 
 def test_a_body_of_exactly_the_limit_is_taken(server: MisbehavingServer, fetcher: Fetcher) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.parts import first_error
+from pipeline.build.shared_layers import first_error
 
 CONFTEST = " CONFTEST: pci_resize_resource"
 COMPILER = "/build/nvidia/nvidia/nv-pci.c:275:13: error: too few arguments to function 'pci_resize_resource'"

@@ -18,11 +18,11 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import flat_image, vmlinux
-from pipeline.errors import PairFailed
+from pipeline.core.errors import PairFailed
+from pipeline.formats import arm64_image, kernel_image
 from tests import flat_images
 
-PLAIN = sorted([*(f"plain_{number}" for number in range(flat_image.FEWEST)), "mempool_kfree", "kfree", "_printk"])
+PLAIN = sorted([*(f"plain_{number}" for number in range(arm64_image.FEWEST)), "mempool_kfree", "kfree", "_printk"])
 GPL = sorted(["__SCK__call", "dma_buf_get", "printk", "cxl_map"])
 SPACES = {"dma_buf_get": "DMA_BUF", "cxl_map": "module:kvm,nvidia-*"}
 CRCS = struct.pack(f"<{len(PLAIN) + len(GPL)}I", *(hash((1, n)) & 0xFFFFFFFF for n in range(len(PLAIN) + len(GPL))))
@@ -39,7 +39,7 @@ def alone(data: bytes) -> bytes:
 
 def read(data: bytes, folder: Path) -> dict[str, tuple[bool, str]]:
     (folder / "vmlinuz").write_bytes(data)
-    return {name: (e.gpl_only, e.namespace) for name, e in vmlinux.exports(folder / "vmlinuz").items()}
+    return {name: (e.gpl_only, e.namespace) for name, e in kernel_image.exports(folder / "vmlinuz").items()}
 
 
 def refused(data: bytes, folder: Path, why: str) -> None:
@@ -63,7 +63,7 @@ EXPECTED = {**dict.fromkeys(PLAIN, (False, "")), **{name: (True, SPACES.get(name
 def test_names_marks_and_namespaces_are_read_however_the_image_is_packed(wrap: Callable[[bytes], bytes], tmp_path: Path) -> None:
     made = wrap(IMAGE)
     assert read(made, tmp_path) == EXPECTED
-    assert vmlinux.release(tmp_path / "vmlinuz") == "6.12.102-flatcar"
+    assert kernel_image.release(tmp_path / "vmlinuz") == "6.12.102-flatcar"
 
 
 def test_a_kernel_from_before_namespaces_is_read(tmp_path: Path) -> None:
@@ -100,12 +100,12 @@ def test_a_newer_kernel_has_one_table_and_marks_behind_it(crcs: bool, tmp_path: 
 @settings(max_examples=25, deadline=None)
 def test_whatever_a_kernel_exports_is_what_is_read(seed: int, gpl: int, before: bytes) -> None:
     random, letters = Random(seed), ascii_letters + digits + "_"
-    ordered = sorted({f"_{''.join(random.choices(letters, k=random.randint(1, 40)))}" for _ in range(flat_image.FEWEST + 60)})
+    ordered = sorted({f"_{''.join(random.choices(letters, k=random.randint(1, 40)))}" for _ in range(arm64_image.FEWEST + 60)})
     marked = set(ordered[:gpl])  # the smallest, so that names begin anew where the second table does
     plain = [name for name in ordered if name not in marked]
     spaces = {name: name.upper() for name in ordered[::7]}
     made = flat_images.flat_image(plain, sorted(marked), namespaces=spaces, before=before)
-    found = {(s.name, s.namespace, s.gpl_only) for s in flat_image.symbols(made)}
+    found = {(s.name, s.namespace, s.gpl_only) for s in arm64_image.symbols(made)}
     assert found == {(name, spaces.get(name, ""), name in marked) for name in ordered}
 
 
@@ -145,11 +145,11 @@ def test_an_image_that_is_cut_off_is_refused(tmp_path: Path) -> None:
 def test_what_is_packed_in_a_way_that_is_not_read_is_named(tmp_path: Path) -> None:
     made = flat_images.zboot(IMAGE, lambda data: b"\x02!L\x18" + data, b"lz4")
     refused(made, tmp_path, "its payload is packed in a way that is not read here (02214c18)")
-    assert vmlinux.release(tmp_path / "vmlinuz") is None
+    assert kernel_image.release(tmp_path / "vmlinuz") is None
 
 
 def test_what_unpacks_to_more_than_any_kernel_has_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vmlinux, "_MAX", 1 << 20)
+    monkeypatch.setattr(kernel_image, "_MAX", 1 << 20)
     for pack in (gzip.compress, lzma.compress, alone):
         refused(flat_images.zboot(bytes(2 << 20), pack), tmp_path, "unpacks to more than 1048576 bytes")
 
@@ -164,6 +164,6 @@ def test_an_efi_program_of_another_kind_is_no_kernel(tmp_path: Path) -> None:
 def test_damage_anywhere_is_an_answer_or_one_line(noise: bytes, at: int) -> None:
     made = IMAGE[:at] + noise + IMAGE[at + len(noise) :]
     try:
-        flat_image.symbols(made)
+        arm64_image.symbols(made)
     except ValueError as error:
         assert "\n" not in str(error)

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import NetworkError, NotFoundError, UpstreamDataError
-from pipeline.upstream import flatcar
-from pipeline.upstream.policy import Flatcar
+from pipeline.config.source_policy import Flatcar
+from pipeline.core.errors import NetworkError, NotFoundError, UpstreamDataError
+from pipeline.core.versions import KernelRelease
+from pipeline.upstream.coreos import flatcar
 from pipeline.upstream.records import Discovery, ReleaseKey
-from pipeline.versions import KernelRelease
 
 RECORDED = Path(__file__).parents[3] / "shared" / "upstream"
 recorded = pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout")

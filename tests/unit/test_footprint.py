@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from bench.footprint import Peak, Watched, pss, size_of
-from pipeline.boot import ROOM, at_once
-from pipeline.registry import Registry
+from pipeline.proof.boot import ROOM, at_once
+from pipeline.registry.client import Registry
 from tests import samples
 from tests.registry_process import MISSING, installed, running_registry
 from tests.small_project import SmallProject

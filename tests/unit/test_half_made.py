@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import half_made
-from pipeline.errors import DiskError
-from pipeline.workspace import Workspace
+from pipeline.cli.workspace import Workspace
+from pipeline.core import scratch_dirs
+from pipeline.core.errors import DiskError
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -24,7 +24,7 @@ with half_made.folder(Path(sys.argv[1]), half_made.UPDATE) as place:
 
 
 def test_a_folder_is_there_until_the_end(tmp_path: Path) -> None:
-    with half_made.folder(tmp_path / "build", half_made.UPDATE) as place:
+    with scratch_dirs.folder(tmp_path / "build", scratch_dirs.UPDATE) as place:
         (place / "sub").mkdir()
         assert place.parent == tmp_path / "build"
     assert list((tmp_path / "build").iterdir()) == []
@@ -44,7 +44,7 @@ def test_what_a_killed_update_left_is_swept_and_what_a_running_one_uses_is_not(b
         left.kill()
         left.wait()
         assert dead.is_dir()
-        with half_made.folder(build, half_made.UPDATE) if by == "the next update" else Workspace(tmp_path, {}).alone():
+        with scratch_dirs.folder(build, scratch_dirs.UPDATE) if by == "the next update" else Workspace(tmp_path, {}).alone():
             assert not dead.exists()
             assert alive.is_dir()
         running.kill()
@@ -53,5 +53,5 @@ def test_what_a_killed_update_left_is_swept_and_what_a_running_one_uses_is_not(b
 def test_a_folder_that_cannot_be_made_is_an_error_of_the_disk_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "build").write_text("a file")
     for place in (tmp_path / "build", Path("/proc")):  # where root may not write either
-        with pytest.raises(DiskError, match=f"^{place}: "), half_made.folder(place, half_made.UPDATE):
+        with pytest.raises(DiskError, match=f"^{place}: "), scratch_dirs.folder(place, scratch_dirs.UPDATE):
             pass

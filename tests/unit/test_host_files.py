@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from pipeline import hostfiles
-from pipeline.commands.host import write
-from pipeline.hostfiles import RUNTIMES, VARIANTS, Bundle, HostSettings
+from pipeline.cli.commands.host import write
+from pipeline.hosts import host_bundle
+from pipeline.hosts.host_bundle import RUNTIMES, VARIANTS, Bundle, HostSettings
 from tests import samples
 from tests.host_machine import make_key
 from tests.small_project import SmallProject
@@ -29,12 +29,12 @@ UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.(service|socket|device|mount|automount|
 
 
 def bundle(system: str, runtime: str, settings: HostSettings = SETTINGS) -> Bundle:
-    return hostfiles.bundle(ROOT / "host", system, runtime, settings)
+    return host_bundle.bundle(ROOT / "host", system, runtime, settings)
 
 
 @pytest.mark.parametrize(("system", "runtime"), [pair for pair in ALL if pair[0] in VARIANTS])
 def test_ignition_follows_the_rules_of_its_specification(system: str, runtime: str) -> None:
-    document = json.loads(json.dumps(hostfiles.ignition(bundle(system, runtime))))
+    document = json.loads(json.dumps(host_bundle.ignition(bundle(system, runtime))))
     assert document["ignition"] == {"version": "3.4.0"}
     assert set(document) <= {"ignition", "storage", "systemd", "kernelArguments"}
     paths = [file["path"] for file in document["storage"]["files"]]
@@ -64,7 +64,7 @@ def test_ignition_follows_the_rules_of_its_specification(system: str, runtime: s
 def test_ignitions_own_validator_takes_it(system: str, runtime: str, tmp_path: Path) -> None:
     if shutil.which("ignition-validate") is None:
         pytest.skip("ignition-validate is not installed (./doit.sh test installs it)")
-    document = hostfiles.ignition(bundle(system, runtime))
+    document = host_bundle.ignition(bundle(system, runtime))
     # Debian 12's validator ends at 3.3.0, which has all that is used here.
     document["ignition"]["version"] = "3.3.0"
     (tmp_path / "config.ign").write_text(json.dumps(document))
@@ -78,7 +78,7 @@ def test_ignitions_own_validator_takes_it(system: str, runtime: str, tmp_path: P
 @pytest.mark.parametrize(("system", "runtime"), [pair for pair in ALL if pair[0] in VARIANTS])
 def test_butane_names_the_same_files_and_units_as_ignition(system: str, runtime: str, tmp_path: Path) -> None:
     made = bundle(system, runtime)
-    text, document = hostfiles.butane(made), hostfiles.ignition(made)
+    text, document = host_bundle.butane(made), host_bundle.ignition(made)
     assert re.findall(r"^    - path: (.*)$", text, re.MULTILINE) == [file["path"] for file in document["storage"]["files"]]
     assert re.findall(r'^    - name: "(.*)"$', text, re.MULTILINE) == [unit["name"] for unit in document["systemd"]["units"]]
     assert text.count("enabled: true") == sum(unit.get("enabled", False) for unit in document["systemd"]["units"])
@@ -154,7 +154,7 @@ def test_the_one_script_of_a_host_works_by_itself(tmp_path: Path, shell: list[st
     if shutil.which(shell[0]) is None:
         pytest.skip(f"{shell[0]} is not installed")
     place = tmp_path / "nvidia-driver-host"
-    place.write_text(hostfiles.script(ROOT / "host"))
+    place.write_text(host_bundle.script(ROOT / "host"))
     done = subprocess.run([*shell, str(place), "help"], capture_output=True, text=True)
     assert done.returncode == 0
     assert "nvidia-driver-host boot" in done.stdout
@@ -173,7 +173,7 @@ def test_shellcheck_finds_nothing_in_what_a_host_gets(tmp_path: Path) -> None:
     for system, runtime in ALL:
         made = bundle(system, runtime)
         texts[made.files[0].text] = f"nvidia-driver-host.{system}-{runtime}"
-        texts[hostfiles.installer(made, template)] = f"install.sh.{system}-{runtime}"
+        texts[host_bundle.installer(made, template)] = f"install.sh.{system}-{runtime}"
     for text, name in texts.items():
         (tmp_path / name).write_text(text)
     done = subprocess.run(["shellcheck", *texts.values()], cwd=tmp_path, capture_output=True, text=True)

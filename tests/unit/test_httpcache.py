@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import DiskError
-from pipeline.fetch import Fetcher
-from pipeline.mirrors import Mirrors
+from pipeline.core.errors import DiskError
+from pipeline.fetch.fetcher import Fetcher
+from pipeline.fetch.mirrors import Mirrors
 from tests.http_samples import JSON, refusal
 from tests.misbehaving_server import (
     MisbehavingServer,

@@ -7,22 +7,39 @@ import sys
 
 import pytest
 
-from pipeline.upstream import families
-from pipeline.upstream.policy import TABLES
+from pipeline.config.source_policy import TABLES
+from pipeline.update import families
 
-HEAVY = ("docker", "elftools", "tarfile", "pipeline.build", "pipeline.engine", "pipeline.fetch", "pipeline.trees")
-FEEDS = ("pipeline.gpg", "pipeline.pin", "pipeline.upstream.nvidia_feeds", "pipeline.upstream.release_feed")
+HEAVY = (
+    "docker",
+    "elftools",
+    "tarfile",
+    "pipeline.build.pair",
+    "pipeline.engine.client",
+    "pipeline.fetch.fetcher",
+    "pipeline.trees.tars",
+)
+FEEDS = (
+    "pipeline.formats.openpgp",
+    "pipeline.update.pin",
+    "pipeline.upstream.nvidia.feeds",
+    "pipeline.upstream.coreos.release_feed",
+)
 
 
-@pytest.mark.parametrize("module", ["pipeline.commands.run", "pipeline.commands.status", "pipeline.commands.matrix", "dodo"])
+@pytest.mark.parametrize(
+    "module", ["pipeline.cli.commands.run", "pipeline.cli.commands.status", "pipeline.cli.commands.matrix", "dodo"]
+)
 def test_commands_start_without_what_only_builders_need(module: str) -> None:
-    program = f"import sys, {module}, pipeline.registry; print(*(name for name in {HEAVY + FEEDS!r} if name in sys.modules))"
+    program = (
+        f"import sys, {module}, pipeline.registry.client; print(*(name for name in {HEAVY + FEEDS!r} if name in sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 
 
 def test_the_tables_of_sources_are_read_without_what_reads_the_sources() -> None:
-    read = "from pathlib import Path; from pipeline.workspace import Workspace; Workspace(Path.cwd()).wanted"
+    read = "from pathlib import Path; from pipeline.cli.workspace import Workspace; Workspace(Path.cwd()).wanted"
     program = f"import sys; {read}; print(*(name for name in {HEAVY + FEEDS!r} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

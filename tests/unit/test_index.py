@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from pipeline import index as indexes
-from pipeline.errors import UpstreamDataError
-from pipeline.index import Index, entry_of
-from pipeline.pinned import OsRelease, Pending
+from pipeline.config.records import OsRelease, Pending
+from pipeline.core.errors import UpstreamDataError
+from pipeline.outcomes import index as indexes
+from pipeline.outcomes.index import Index, entry_of
 from tests import samples
 
 DIGEST = f"sha256:{'1' * 64}"

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import BadFileError, DiskError, IntegrityError, NetworkError, NotFoundError
-from pipeline.fetch import Fetcher
-from pipeline.inputs import Inputs
-from pipeline.pinned import File
+from pipeline.config.records import File
+from pipeline.core.errors import BadFileError, DiskError, IntegrityError, NetworkError, NotFoundError
+from pipeline.fetch.fetcher import Fetcher
+from pipeline.fetch.store import Inputs
 from tests.misbehaving_server import MisbehavingServer, cut, file, status
 
 DATA = b"synthetic package " * 1000

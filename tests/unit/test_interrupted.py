@@ -63,7 +63,7 @@ def test_a_signal_while_upstreams_keep_an_update_waiting(sent: signal.Signals, s
     assert (project.root / "versions.lock").read_bytes() == before
 
 
-@pytest.mark.parametrize("part", ["jinja2", "msgspec", "doit.doit_cmd", "pipeline.commands.plain", "tomllib"])
+@pytest.mark.parametrize("part", ["jinja2", "msgspec", "doit.doit_cmd", "pipeline.cli.commands.base", "tomllib"])
 def test_ctrl_c_while_the_program_itself_still_loads(part: str) -> None:
     code = (
         "import os, signal, sys\n"
@@ -71,7 +71,7 @@ def test_ctrl_c_while_the_program_itself_still_loads(part: str) -> None:
         "    def find_spec(self, name, path=None, target=None):\n"
         f"        if name == {part!r}: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.meta_path.insert(0, Finder())\n"
-        "from pipeline.program import main\n"
+        "from pipeline.cli.program import main\n"
         "sys.exit(main(['status']))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, text=True)

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import flat_image, kernel_files, proof, trees, vmlinux
-from pipeline.errors import IntegrityError, PairFailed
-from pipeline.fetch import Fetcher
-from pipeline.inputs import Inputs
-from pipeline.pinned import File, Kernel
-from pipeline.tree import of_driver, of_kernel
+from pipeline.config.records import File, Kernel
+from pipeline.core.errors import IntegrityError, PairFailed
+from pipeline.fetch.fetcher import Fetcher
+from pipeline.fetch.store import Inputs
+from pipeline.formats import arm64_image, kernel_image
+from pipeline.proof import kernel_files, static
+from pipeline.trees import tars
+from pipeline.trees.spec import of_driver, of_kernel
 from tests import flat_images, samples
 from tests.standins import packing
 
@@ -163,7 +165,7 @@ def test_a_kernel_without_symvers_is_asked_itself_what_it_exports(shelf: Shelf, 
 def test_what_a_kernel_exports_is_read_in_the_form_of_its_time(form: str, tmp_path: Path) -> None:
     names, gpl = [f"name_{number}" for number in range(40)], ("gpl_1", "gpl_2")
     (tmp_path / "vmlinux").write_bytes(vmlinux_with(*names, gpl=gpl, form=form))
-    read = vmlinux.exports(tmp_path / "vmlinux")
+    read = kernel_image.exports(tmp_path / "vmlinux")
     assert {name: (e.gpl_only, e.namespace) for name, e in read.items()} == {
         **dict.fromkeys(names, (False, "")),
         **dict.fromkeys(gpl, (True, "")),
@@ -175,7 +177,7 @@ def test_the_tree_of_a_kernels_source_holds_what_its_image_exports_as_kbuild_rea
     image = vmlinux_with("printk", "kfree", "cxl_map", gpl=("rcu_read_lock",), namespaces={"cxl_map": "CXL"})
     own = source(shelf, "CONFIG_PCI=y\n", image)
     (tree,) = of_kernel(own)
-    with tarfile.open(trees.lay(tree, tmp_path / "trees", shelf.inputs)) as tar:
+    with tarfile.open(tars.lay(tree, tmp_path / "trees", shelf.inputs)) as tar:
         assert tar.getnames()[-1] == f"usr/src/kernels/{own.kernel}/Module.symvers"
         written = tar.extractfile(tar.getmembers()[-1])
         assert written is not None
@@ -186,20 +188,20 @@ def test_the_tree_of_a_kernels_source_holds_what_its_image_exports_as_kbuild_rea
         "0x00000000\tprintk\tvmlinux\tEXPORT_SYMBOL\t\n"
         "0x00000000\trcu_read_lock\tvmlinux\tEXPORT_SYMBOL_GPL\t\n"
     )
-    assert proof.parse_symvers(text) == gather(own, shelf, tmp_path).symvers
+    assert static.parse_symvers(text) == gather(own, shelf, tmp_path).symvers
 
 
 def test_an_arm64_kernels_source_has_the_symvers_of_its_image_too(shelf: Shelf, tmp_path: Path) -> None:
-    plain = sorted([*(f"plain_{number}" for number in range(flat_image.FEWEST)), "kfree"])
+    plain = sorted([*(f"plain_{number}" for number in range(arm64_image.FEWEST)), "kfree"])
     image = flat_images.zboot(flat_images.flat_image(plain, ["dma_buf_get"], namespaces={"dma_buf_get": "DMA_BUF"}))
     own = samples.changed(source(shelf, "CONFIG_PCI=y\n", image), arch="arm64")
     (tree,) = of_kernel(own)
-    with tarfile.open(trees.lay(tree, tmp_path / "trees", shelf.inputs)) as tar:
+    with tarfile.open(tars.lay(tree, tmp_path / "trees", shelf.inputs)) as tar:
         written = tar.extractfile(f"usr/src/kernels/{own.kernel}/Module.symvers")
         assert written is not None
         text = written.read().decode()
     assert text.splitlines()[0] == "0x00000000\tdma_buf_get\tvmlinux\tEXPORT_SYMBOL_GPL\tDMA_BUF"
-    assert proof.parse_symvers(text) == gather(own, shelf, tmp_path).symvers
+    assert static.parse_symvers(text) == gather(own, shelf, tmp_path).symvers
     assert len(text.splitlines()) == len(plain) + 1
 
 
@@ -213,18 +215,18 @@ def test_the_image_decides_the_tree_of_a_kernels_source(shelf: Shelf) -> None:
 def test_a_tree_whose_image_cannot_be_read_is_not_made(shelf: Shelf, tmp_path: Path) -> None:
     (tree,) = of_kernel(source(shelf, "CONFIG_PCI=y\n", b"MZ" * 400))
     with pytest.raises(PairFailed, match="cannot be proved: the symbols of vmlinuz cannot be read"):
-        trees.lay(tree, tmp_path / "trees", shelf.inputs)
+        tars.lay(tree, tmp_path / "trees", shelf.inputs)
     assert not list((tmp_path / "trees").iterdir())
 
 
 @needs_gcc
 def test_a_newer_kernel_marks_in_a_table_of_flags_what_is_for_gpl_modules_only(tmp_path: Path) -> None:
     (tmp_path / "vmlinux").write_bytes(vmlinux_with("printk", "rcu_read_lock", flags=(0, 1)))
-    read = vmlinux.exports(tmp_path / "vmlinux")
+    read = kernel_image.exports(tmp_path / "vmlinux")
     assert {name: export.gpl_only for name, export in read.items()} == {"printk": False, "rcu_read_lock": True}
     (tmp_path / "torn").write_bytes(vmlinux_with("printk", "rcu_read_lock", flags=(0,)))
     with pytest.raises(PairFailed, match="cannot be proved: the symbols of torn cannot be read"):
-        vmlinux.exports(tmp_path / "torn")
+        kernel_image.exports(tmp_path / "torn")
 
 
 def test_crcs_that_nobody_can_know_cannot_be_proved(shelf: Shelf, tmp_path: Path) -> None:
@@ -243,12 +245,12 @@ def test_a_kernel_that_cannot_be_booted_cannot_be_proved(shelf: Shelf) -> None:
 def test_an_image_whose_symbols_cannot_be_read_cannot_be_proved(image: bytes, tmp_path: Path) -> None:
     (tmp_path / "vmlinuz").write_bytes(image)
     with pytest.raises(PairFailed, match="cannot be proved"):
-        vmlinux.exports(tmp_path / "vmlinuz")
+        kernel_image.exports(tmp_path / "vmlinuz")
 
 
 def test_a_system_map_names_what_is_exported() -> None:
     text = "ffffffff81000000 T _stext\nffffffff82000000 r __ksymtab_printk\nffffffff82000010 r __kstrtab_printk\n"
-    assert set(vmlinux.of_system_map(text)) == {"printk"}
+    assert set(kernel_image.of_system_map(text)) == {"printk"}
 
 
 @needs_packers
@@ -277,7 +279,7 @@ def test_the_tables_and_libraries_of_a_run_file_go_where_the_image_has_them(shel
     run = packing.run_file(root, tmp_path / "NVIDIA-Linux-x86_64-535.261.03.run")
     driver = samples.run_driver(userspace=(shelf.put(run.read_bytes(), run.name),))
     (tree,) = of_driver(driver, "userspace")
-    made = trees.lay(tree, tmp_path / "trees", shelf.inputs)
+    made = tars.lay(tree, tmp_path / "trees", shelf.inputs)
     with tarfile.open(made) as tar:
         names = set(tar.getnames())
         table = tar.extractfile("out/opt/nvidia-driver/gpus")
@@ -294,14 +296,14 @@ def test_the_tables_and_libraries_of_a_run_file_go_where_the_image_has_them(shel
         "out/opt/nvidia-driver/gpus",
         "out/usr/share/licenses/nvidia-535.261.03/LICENSE",
     }
-    assert trees.lay(tree, tmp_path / "trees", shelf.inputs).stat().st_ino == made.stat().st_ino, "made once"
+    assert tars.lay(tree, tmp_path / "trees", shelf.inputs).stat().st_ino == made.stat().st_ino, "made once"
 
 
 def test_a_tree_that_cannot_be_made_leaves_nothing_behind(shelf: Shelf, tmp_path: Path) -> None:
     own = kernel("rpms", headers=(shelf.put(b"<html>Not found</html>" * 9, "kernel-devel.rpm"),))
     (tree,) = of_kernel(own)
     with pytest.raises(IntegrityError, match=r"kernel-devel\.rpm is not an RPM package"):
-        trees.lay(tree, tmp_path / "trees", shelf.inputs)
+        tars.lay(tree, tmp_path / "trees", shelf.inputs)
     assert not list((tmp_path / "trees").iterdir())
 
 

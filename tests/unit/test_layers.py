@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from pipeline import index as indexes
-from pipeline.assemble import MANIFEST_TYPE, Layer, Store, exported, tree
-from pipeline.build import unpack_layer
-from pipeline.errors import DiskError, IntegrityError, PairFailed
-from pipeline.index import Index
-from pipeline.inputs import Inputs
-from pipeline.layers import entries, unpack
-from pipeline.parts import Workshop
-from pipeline.published import Published
-from pipeline.registry import Manifest
+from pipeline.build.assemble import MANIFEST_TYPE, Layer, Store, exported, tree
+from pipeline.build.pair import unpack_layer
+from pipeline.build.shared_layers import Workshop
+from pipeline.core.errors import DiskError, IntegrityError, PairFailed
+from pipeline.fetch.store import Inputs
+from pipeline.formats.layers import entries, unpack
+from pipeline.outcomes import index as indexes
+from pipeline.outcomes.index import Index
+from pipeline.publish.index_image import Published
+from pipeline.registry.client import Manifest
 from tests import samples
 
 FILE, LINK, HARD, FOLDER = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE
@@ -304,7 +304,7 @@ EMPTY: list[Member] = [
 def test_a_userspace_of_somebody_else_is_refused_in_one_line(
     members: Sequence[Member], kind: type[Exception], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.parts.MAX_SPEAKING", 4096)
+    monkeypatch.setattr("pipeline.build.shared_layers.MAX_SPEAKING", 4096)
     shop, layer = shop_in(tmp_path, gzip.compress(tar_of(*members)))
     with pytest.raises(kind, match=said):
         shop.prove_userspace(layer, samples.driver("535.261.03"))
@@ -354,7 +354,7 @@ def test_an_index_that_is_cut_off_or_no_archive_is_an_empty_one(cut: int) -> Non
 
 
 def test_an_index_that_unpacks_to_gigabytes_is_an_empty_one_and_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.published.MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("pipeline.publish.index_image.MAX_BYTES", 1 << 20)
     info = tarfile.TarInfo("index.json")
     info.size = 64 << 20
     packed = gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(64 << 20))

@@ -19,11 +19,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline import lazy as module
-from pipeline import workspace
-from pipeline.lazy import Locks, lazy
-from pipeline.parts import Workshop
-from pipeline.workspace import Workspace
+from pipeline.build.shared_layers import Workshop
+from pipeline.cli import workspace
+from pipeline.cli.workspace import Workspace
+from pipeline.core import lazy as module
+from pipeline.core.lazy import Locks, lazy
 from tests import samples
 
 ROOT = Path(__file__).parents[2]

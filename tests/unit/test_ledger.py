@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import index as indexes
-from pipeline import ledger
-from pipeline.assemble import Image, Store, assemble, tree
-from pipeline.build import REASON_LABEL, publish
-from pipeline.engine import Engine
-from pipeline.errors import EngineError, RegistryError
-from pipeline.fetch import Fetcher
-from pipeline.index import Index, entry_of
-from pipeline.inputs import Inputs
-from pipeline.ledger import Ledger
-from pipeline.parts import Workshop
-from pipeline.plan import Pair, Plan
-from pipeline.progress import Progress
+from pipeline.build.assemble import Image, Store, assemble, tree
+from pipeline.build.pair import REASON_LABEL, publish
+from pipeline.build.shared_layers import Workshop
+from pipeline.core.errors import EngineError, RegistryError
+from pipeline.core.progress import Progress
+from pipeline.engine.client import Engine
+from pipeline.fetch.fetcher import Fetcher
+from pipeline.fetch.store import Inputs
+from pipeline.outcomes import index as indexes
+from pipeline.outcomes.index import Index, entry_of
+from pipeline.plan.pairs import Pair, Plan
+from pipeline.publish import ledger
+from pipeline.publish.ledger import Ledger
 from tests import samples
 from tests.registry_process import MISSING, installed, running_registry
 from tests.told_server import client

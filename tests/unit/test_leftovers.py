@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import half_made, lock, made_once
-from pipeline.assemble import Layer, Store, tree
-from pipeline.errors import DiskError, UsageError
-from pipeline.leftovers import FEED_DAYS, SMALL, UNUSED_DAYS, Leftover, leftovers, others, remove
-from pipeline.pinned import kept
-from pipeline.plan import Plan
+from pipeline.build.assemble import Layer, Store, tree
+from pipeline.config import lockfile
+from pipeline.config.records import kept
+from pipeline.core import scratch_dirs, user_cache
+from pipeline.core.errors import DiskError, UsageError
+from pipeline.plan.pairs import Plan
+from pipeline.publish.leftovers import FEED_DAYS, SMALL, UNUSED_DAYS, Leftover, leftovers, others, remove
 from tests import registry_process, samples
 from tests.small_project import SmallProject
 from tests.support.cache import Cache
@@ -138,7 +139,7 @@ def test_a_note_that_cannot_be_read_names_no_layer_and_ends_nothing(machine: Mac
 
 def test_a_lock_without_a_kernel_tells_nothing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no kernel"):
-        leftovers(samples.plan(lock.empty()), tmp_path, tmp_path)
+        leftovers(samples.plan(lockfile.empty()), tmp_path, tmp_path)
 
 
 def test_what_cannot_be_removed_is_said(tmp_path: Path) -> None:
@@ -188,7 +189,7 @@ def test_the_command_lists_first_and_removes_with_apply_and_asks_no_registry(tmp
 def test_what_another_checkout_has_used_since_it_was_listed_stays(machine: Machine, plan: Plan) -> None:
     found = leftovers(plan, machine.build, machine.store)
     (listed,) = (left for left in found if left.path.name == "e" * 64)
-    made_once.note_use(listed.path)
+    user_cache.note_use(listed.path)
     assert not remove(listed)
     assert listed.path.exists()
     assert others(plan, machine.store) == (3, 4_001_500)
@@ -234,7 +235,7 @@ def test_what_tests_made_is_listed_with_its_last_use_and_goes_where_nobody_uses_
 def test_nothing_is_removed_beside_a_run_or_an_update(tmp_path: Path) -> None:
     project = SmallProject(tmp_path, samples.a_lock())
     machine = Machine(tmp_path, project.space().plan)
-    with half_made.folder(tmp_path / "build", half_made.UPDATE):
+    with scratch_dirs.folder(tmp_path / "build", scratch_dirs.UPDATE):
         during = project.doit("prune", "--local", "--apply")
     assert during.returncode == 2
     assert during.stderr == f"doit: an update works in {tmp_path}: wait for it, or end it\n"

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import lock
-from pipeline.errors import BadFileError, DiskError
+from pipeline.config import lockfile
+from pipeline.core.errors import BadFileError, DiskError
 from tests import samples
 
 Document = dict[str, Any]
 
 
 def document() -> Document:
-    held: Document = json.loads(lock.dump(samples.a_lock()))
+    held: Document = json.loads(lockfile.dump(samples.a_lock()))
     return held
 
 
@@ -37,7 +37,7 @@ def refusal(change: Callable[[Document], object]) -> str:
     held = document()
     change(held)
     with pytest.raises(BadFileError) as caught:
-        lock.parse(json.dumps(held).encode())
+        lockfile.parse(json.dumps(held).encode())
     text = str(caught.value)
     assert text.startswith("versions.lock: ")
     assert "\n" not in text
@@ -46,20 +46,20 @@ def refusal(change: Callable[[Document], object]) -> str:
 
 
 def test_what_was_written_reads_back_equal_and_writes_the_same_bytes() -> None:
-    data = lock.dump(samples.a_lock())
-    assert lock.dump(lock.parse(data)) == data
+    data = lockfile.dump(samples.a_lock())
+    assert lockfile.dump(lockfile.parse(data)) == data
 
 
 def test_entries_are_sorted_by_number_whatever_order_they_came_in() -> None:
     one, two = samples.kernel("6.1.0-9-amd64"), samples.kernel("6.1.0-10-amd64")
     forward = samples.a_lock(kernels=(one, two))
     backward = samples.a_lock(kernels=(two, one))
-    assert lock.dump(forward) == lock.dump(backward)
-    assert [k.kernel for k in lock.parse(lock.dump(backward)).kernels] == ["6.1.0-9-amd64", "6.1.0-10-amd64"]
+    assert lockfile.dump(forward) == lockfile.dump(backward)
+    assert [k.kernel for k in lockfile.parse(lockfile.dump(backward)).kernels] == ["6.1.0-9-amd64", "6.1.0-10-amd64"]
 
 
 def test_each_pinned_file_stands_on_a_line_of_its_own() -> None:
-    lines = lock.dump(samples.a_lock()).decode().splitlines()
+    lines = lockfile.dump(samples.a_lock()).decode().splitlines()
     assert sum('"sha256"' in line for line in lines) == len(list(samples.a_lock().files()))
 
 
@@ -68,18 +68,18 @@ def test_an_unknown_key_is_refused_with_its_path() -> None:
 
 
 def test_a_key_that_stands_twice_is_refused_wherever_it_stands() -> None:
-    data = lock.dump(samples.a_lock())
+    data = lockfile.dump(samples.a_lock())
     for key in (b'"schema": 1,', b'"trust": "signed-index",'):
         assert key in data
         with pytest.raises(BadFileError, match="stands twice in one object"):
-            lock.parse(data.replace(key, key + key, 1))
+            lockfile.parse(data.replace(key, key + key, 1))
 
 
 def test_a_lock_that_another_program_wrote_differently_reads_the_same() -> None:
     held = document()
     held["pending"] = []  # a default, which ours leaves out
     same = json.dumps(held, indent=4, sort_keys=True).encode()
-    assert lock.parse(same) == lock.parse(lock.dump(samples.a_lock()))
+    assert lockfile.parse(same) == lockfile.parse(lockfile.dump(samples.a_lock()))
 
 
 def test_an_escape_code_or_a_newline_in_a_reason_is_refused() -> None:
@@ -124,7 +124,7 @@ def test_one_package_of_two_architectures_is_two_files() -> None:
     headers = held["kernels"][0]["headers"]
     headers.append({**headers[0], "path": headers[0]["path"].replace("_amd64.deb", "_arm64.deb"), "sha256": "0" * 64})
     assert headers[0]["path"] != headers[-1]["path"]
-    assert len(lock.parse(json.dumps(held).encode()).kernels[0].headers) == len(headers)
+    assert len(lockfile.parse(json.dumps(held).encode()).kernels[0].headers) == len(headers)
 
 
 def test_a_day_that_no_calendar_has_is_refused() -> None:
@@ -150,7 +150,7 @@ def test_two_builds_of_one_kernel_string_need_different_releases() -> None:
     first = samples.kernel()
     other = samples.kernel(headers=(samples.package("linux-headers-other", "6.1.170-4"),))
     with pytest.raises(BadFileError, match="would share the tag"):
-        lock.parse(lock.dump(samples.a_lock(kernels=(first, other))))
+        lockfile.parse(lockfile.dump(samples.a_lock(kernels=(first, other))))
 
 
 def test_a_kernel_that_is_a_command_is_refused() -> None:
@@ -184,37 +184,37 @@ def test_a_driver_that_is_not_pinned_or_has_no_modules_is_refused() -> None:
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"schema": 2}', b"<html>", b"[" * 100_000])
 def test_a_file_that_is_no_lock_is_one_line(data: bytes) -> None:
     with pytest.raises(BadFileError) as caught:
-        lock.parse(data)
+        lockfile.parse(data)
     assert "\n" not in str(caught.value)
 
 
 @given(st.data())
 def test_a_cut_or_changed_lock_is_read_or_refused_never_a_traceback(data: st.DataObject) -> None:
-    held = bytearray(lock.dump(samples.a_lock()))
+    held = bytearray(lockfile.dump(samples.a_lock()))
     place = data.draw(st.integers(0, len(held) - 1))
     if data.draw(st.booleans()):
         held = held[:place]
     else:
         held[place] = data.draw(st.integers(0, 255))
     try:
-        lock.parse(bytes(held))
+        lockfile.parse(bytes(held))
     except BadFileError as error:
         assert "\n" not in str(error)
 
 
 def test_a_missing_lock_says_what_writes_it(tmp_path: Path) -> None:
     with pytest.raises(BadFileError, match=r"versions\.lock: No such file or directory: 'doit update' writes it"):
-        lock.load(tmp_path / "versions.lock")
+        lockfile.load(tmp_path / "versions.lock")
 
 
 def test_writing_is_whole_or_not_at_all_and_says_whether_it_changed_anything(tmp_path: Path) -> None:
     place = tmp_path / "versions.lock"
-    assert lock.write(place, b"one")
+    assert lockfile.write(place, b"one")
     before = place.stat().st_mtime_ns
-    assert not lock.write(place, b"one")
+    assert not lockfile.write(place, b"one")
     assert place.stat().st_mtime_ns == before
     with pytest.raises(DiskError):
-        lock.write(tmp_path / "absent" / "versions.lock", b"two")
+        lockfile.write(tmp_path / "absent" / "versions.lock", b"two")
     assert [p.name for p in tmp_path.iterdir()] == ["versions.lock"]
 
 
@@ -233,22 +233,22 @@ def test_writing_is_whole_or_not_at_all_and_says_whether_it_changed_anything(tmp
 )
 def test_files_of_another_form_than_the_one_beside_them_are_refused(form: str, group: str, key: str, value: str) -> None:
     """They would go to a reader of other archives, in the middle of a build."""
-    held = json.loads(lock.dump(samples.vendor_lock(form)))
+    held = json.loads(lockfile.dump(samples.vendor_lock(form)))
     held[group][0][key] = value
     with pytest.raises(BadFileError, match=rf"are not those of '{value}' - at `\$\.{group}\[0\]\.{key}`"):
-        lock.parse(json.dumps(held).encode())
+        lockfile.parse(json.dumps(held).encode())
 
 
 def test_a_lock_without_a_toolchain_that_unpacks_is_refused() -> None:
-    held = json.loads(lock.dump(samples.vendor_lock("rpms")))
+    held = json.loads(lockfile.dump(samples.vendor_lock("rpms")))
     held["toolchains"] = [toolchain for toolchain in held["toolchains"] if "image" in toolchain]
     with pytest.raises(BadFileError, match="no toolchain of Debian's packages for amd64, which unpacks base and userspace"):
-        lock.parse(json.dumps(held).encode())
+        lockfile.parse(json.dumps(held).encode())
 
 
 def test_modules_out_of_another_archive_than_the_userspace_are_refused() -> None:
     """The build reads one archive: a sum that stands in the Dockerfile and is of another would be a lie."""
-    held = json.loads(lock.dump(samples.vendor_lock("rpms")))
+    held = json.loads(lockfile.dump(samples.vendor_lock("rpms")))
     held["drivers"][0]["open"][0]["sha256"] = "0" * 64
     with pytest.raises(BadFileError, match=r"are not those of 'run' - at `\$\.drivers\[0\]\.source`"):
-        lock.parse(json.dumps(held).encode())
+        lockfile.parse(json.dumps(held).encode())

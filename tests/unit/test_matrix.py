@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.matrix import MAX_JOBS, Job, Matrix, matrix
-from pipeline.pinned import Kernel, OsRelease
-from pipeline.plan import Pair, Plan
+from pipeline.config.records import Kernel, OsRelease
+from pipeline.plan.matrix import MAX_JOBS, Job, Matrix, matrix
+from pipeline.plan.pairs import Pair, Plan
 from tests import samples
 
 DRIVERS = ("535.261.03", "550.163.01", "470.256.02")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import BadFileError
-from pipeline.mirrors import Mirrors, load
+from pipeline.core.errors import BadFileError
+from pipeline.fetch.mirrors import Mirrors, load
 
 
 def test_the_longest_prefix_wins() -> None:

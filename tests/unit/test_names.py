@@ -12,20 +12,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import ledger, lock, names
-from pipeline.assemble import INDEX_TYPE, MANIFEST_TYPE, Image, Store, assemble, tree
-from pipeline.build import publish
-from pipeline.engine import Engine
-from pipeline.errors import BadFileError, EngineError, RegistryError
-from pipeline.fetch import Fetcher
-from pipeline.index import Index
-from pipeline.inputs import Inputs
-from pipeline.ledger import Ledger
-from pipeline.parts import Workshop
-from pipeline.pinned import Lock
-from pipeline.plan import Pair, Plan
-from pipeline.progress import Progress
-from pipeline.registry import Registry
+from pipeline.build import image_names
+from pipeline.build.assemble import INDEX_TYPE, MANIFEST_TYPE, Image, Store, assemble, tree
+from pipeline.build.pair import publish
+from pipeline.build.shared_layers import Workshop
+from pipeline.config import lockfile
+from pipeline.config.records import Lock
+from pipeline.core.errors import BadFileError, EngineError, RegistryError
+from pipeline.core.progress import Progress
+from pipeline.engine.client import Engine
+from pipeline.fetch.fetcher import Fetcher
+from pipeline.fetch.store import Inputs
+from pipeline.outcomes.index import Index
+from pipeline.plan.pairs import Pair, Plan
+from pipeline.publish import ledger
+from pipeline.publish.ledger import Ledger
+from pipeline.registry.client import Registry
 from tests import samples
 from tests.registry_process import MISSING, installed, running_registry
 from tests.tiny_project import walk
@@ -130,9 +132,9 @@ def test_both_architectures_own_the_same_names_and_each_has_a_recipe_of_its_own(
 
 
 def test_kernels_whose_names_say_the_architecture_share_none() -> None:
-    lock = samples.both_arches(kernels=(samples.kernel(),))
+    lockfile = samples.both_arches(kernels=(samples.kernel(),))
     arm = samples.of_arch(samples.kernel("6.1.0-47-cloud-arm64"), "arm64")
-    plan = samples.plan(samples.changed(lock, kernels=(samples.kernel(), arm)))
+    plan = samples.plan(samples.changed(lockfile, kernels=(samples.kernel(), arm)))
     assert all(pair.siblings() == () for pair in plan.pairs)
     assert not set(plan.pairs[0].tags) & set(plan.pairs[1].tags)
 
@@ -343,18 +345,18 @@ def test_kernels_of_two_architectures_that_would_share_a_tag_under_two_names_are
     amd, arm = (samples.kernel(name, "6.12.107") for name in names_)
     both = samples.both_arches(kernels=(amd,))
     with pytest.raises(BadFileError, match="would share the tag"):
-        lock.parse(lock.dump(samples.changed(both, kernels=(amd, samples.of_arch(arm, "arm64")))))
+        lockfile.parse(lockfile.dump(samples.changed(both, kernels=(amd, samples.of_arch(arm, "arm64")))))
 
 
 @given(st.lists(st.text("0123456789abcdef", min_size=64, max_size=64), min_size=2, max_size=4, unique=True), st.randoms())
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_an_indexs_own_tag_follows_from_its_recipes_in_any_order(recipes: list[str], random: Any) -> None:
     shuffled = random.sample(recipes, len(recipes))
-    tag = names.joint_tag(recipes)
-    assert names.joint_tag(shuffled) == tag
+    tag = image_names.joint_tag(recipes)
+    assert image_names.joint_tag(shuffled) == tag
     assert tag.startswith("i-")
     assert len(tag) == 18
-    assert names.joint_tag(recipes[1:]) != tag
+    assert image_names.joint_tag(recipes[1:]) != tag
 
 
 def test_something_under_the_name_that_is_not_ours_is_replaced(make: Make) -> None:
@@ -371,6 +373,6 @@ def test_what_an_index_names_is_read_or_refused_and_never_taken_for_nothing(make
     one, two = (bench.finish(pair) for pair in bench.plan.pairs)
     index = bench.registry.digest(PLAIN)
     assert index
-    assert names.named(bench.registry, index) == (one.digest, two.digest)
+    assert image_names.named(bench.registry, index) == (one.digest, two.digest)
     with pytest.raises(RegistryError, match="is no index that can be read"):
-        names.named(bench.registry, one.digest)
+        image_names.named(bench.registry, one.digest)

@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from pipeline.upstream import nvidia_gpus
+from pipeline.upstream.nvidia import supported_gpus
 from tests.synthetic_machine import (
     ALL,
     DRIVER,
@@ -329,7 +329,7 @@ def test_on_a_recorded_host_nvidias_real_list_decides(machine: Machine) -> None:
     assert any(row[:3] == ("0000:00:06.0", "0x10de", "0x2335") for row in found)
     listed = (RECORDED / "upstream/nvidia/supported-gpus/focal-nvidia-driver-525-supported-gpus.json").read_bytes()
     table = machine.image / "opt/nvidia-driver/gpus"
-    table.write_bytes(nvidia_gpus.kind_table(nvidia_gpus.parse(listed, "525").chips))
+    table.write_bytes(supported_gpus.kind_table(supported_gpus.parse(listed, "525").chips))
     assert "GPU 10de:2335 is not in the list" in machine.run("kind"), "an H200 is newer than 525"
     for gpu, answer in {"0x1b06": "proprietary", "0x2330": "open"}.items():
         machine.pci("0000:00:06.0", "0x10de", gpu, "0x030200")

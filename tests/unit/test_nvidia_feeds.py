@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UpstreamDataError
-from pipeline.upstream import nvidia_feeds
-from pipeline.versions import DriverVersion
+from pipeline.core.errors import UpstreamDataError
+from pipeline.core.versions import DriverVersion
+from pipeline.upstream.nvidia import feeds
 
 RECORDED = Path(__file__).parents[3] / "shared" / "upstream" / "nvidia"
 recorded = pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout")
@@ -45,7 +45,7 @@ def feed(*releases: dict[str, Any], branch: str = "535", kind: str = "lts branch
 
 
 def versions(data: bytes) -> list[str]:
-    return [r.version for branch in nvidia_feeds.parse_data_centre(data, URL).branches for r in branch.releases]
+    return [r.version for branch in feeds.parse_data_centre(data, URL).branches for r in branch.releases]
 
 
 # The data-centre feed
@@ -53,7 +53,7 @@ def versions(data: bytes) -> list[str]:
 
 @recorded
 def test_the_recorded_data_centre_feed_has_four_branches_and_twenty_drivers() -> None:
-    read = nvidia_feeds.parse_data_centre(real("datacenter-releases/filtered_releases.json"), URL)
+    read = feeds.parse_data_centre(real("datacenter-releases/filtered_releases.json"), URL)
     assert [(b.name, b.type, len(b.releases), b.releases[0].version) for b in read.branches] == [
         ("550", "production branch", 2, "550.54.15"),
         ("535", "lts branch", 8, "535.161.08"),
@@ -66,7 +66,7 @@ def test_the_recorded_data_centre_feed_has_four_branches_and_twenty_drivers() ->
 @recorded
 def test_every_run_file_of_the_recorded_feed_is_found_by_a_count_of_its_text() -> None:
     data = real("datacenter-releases/filtered_releases.json")
-    read = nvidia_feeds.parse_data_centre(data, URL)
+    read = feeds.parse_data_centre(data, URL)
     urls = [url for branch in read.branches for r in branch.releases for url in r.runfiles.values()]
     assert len(urls) == 40
     assert data.count(b"NVIDIA-Linux-x86_64-") + data.count(b"NVIDIA-Linux-aarch64-") == 40
@@ -78,7 +78,7 @@ def test_branch_515_is_not_listed_newest_first_and_is_sorted_by_number_all_the_s
     data = real("datacenter-releases/filtered_releases.json")
     as_listed = [entry["release_version"] for entry in json.loads(data)["515"]["driver_info"]]
     assert as_listed[-2:] == ["515.48.07", "515.65.01"]
-    branch = nvidia_feeds.parse_data_centre(data, URL).branches[-1]
+    branch = feeds.parse_data_centre(data, URL).branches[-1]
     assert [r.version for r in branch.releases][-2:] == ["515.65.01", "515.48.07"]
 
 
@@ -88,7 +88,7 @@ def test_535_104_12_has_a_run_file_for_ppc64le_that_its_architectures_lack_and_i
     entry = next(e for e in json.loads(data)["535"]["driver_info"] if e["release_version"] == "535.104.12")
     assert "ppc64le" in entry["runfile_url"]
     assert "ppc64le" not in entry["architectures"]
-    branch = nvidia_feeds.parse_data_centre(data, URL).branches[1]
+    branch = feeds.parse_data_centre(data, URL).branches[1]
     found = next(r for r in branch.releases if r.version == "535.104.12")
     assert sorted(found.runfiles) == ["amd64", "arm64"]
 
@@ -104,18 +104,18 @@ def test_the_exact_text_of_a_version_is_kept() -> None:
 
 
 def test_an_unknown_type_of_branch_is_kept_with_a_warning() -> None:
-    read = nvidia_feeds.parse_data_centre(feed(release("700.10.01"), branch="700", kind="agentic branch"), URL)
+    read = feeds.parse_data_centre(feed(release("700.10.01"), branch="700", kind="agentic branch"), URL)
     assert read.branches[0].type == "agentic branch"
     assert read.warnings == (f"{URL}: branch 700 has the unknown type 'agentic branch'",)
 
 
 def test_the_architectures_are_those_of_the_run_files() -> None:
-    read = nvidia_feeds.parse_data_centre(feed(release("535.54.03", "aarch64", "ppc64le", architectures=["x86_64"])), URL)
+    read = feeds.parse_data_centre(feed(release("535.54.03", "aarch64", "ppc64le", architectures=["x86_64"])), URL)
     assert read.branches[0].releases[0].runfiles == {"arm64": runfile("535.54.03", "aarch64")}
 
 
 def test_a_driver_for_ppc64le_alone_is_skipped_and_counted() -> None:
-    read = nvidia_feeds.parse_data_centre(feed(release("535.54.03"), release("535.86.10", "ppc64le")), URL)
+    read = feeds.parse_data_centre(feed(release("535.54.03"), release("535.86.10", "ppc64le")), URL)
     assert [r.version for r in read.branches[0].releases] == ["535.54.03"]
     assert read.warnings == (f"{URL}: 1 skipped, no run file for amd64 or arm64: 535.86.10",)
 
@@ -132,20 +132,20 @@ def test_a_driver_for_ppc64le_alone_is_skipped_and_counted() -> None:
 def test_a_run_file_elsewhere_or_of_another_version_is_skipped_and_counted(address: str) -> None:
     good, bad = release("535.104.05"), release("535.54.03")
     bad["runfile_url"] = {"x86_64": address}
-    read = nvidia_feeds.parse_data_centre(feed(good, bad), URL)
+    read = feeds.parse_data_centre(feed(good, bad), URL)
     assert [r.version for r in read.branches[0].releases] == ["535.104.05"]
     assert any("not NVIDIA's address" in warning for warning in read.warnings)
 
 
 def test_a_version_of_another_branch_is_skipped_and_counted() -> None:
-    read = nvidia_feeds.parse_data_centre(feed(release("535.54.03"), release("550.54.15")), URL)
+    read = feeds.parse_data_centre(feed(release("535.54.03"), release("550.54.15")), URL)
     assert read.warnings == (f"{URL}: 1 skipped, not a version of branch 535: 550.54.15",)
 
 
 @pytest.mark.parametrize("text", ["$(reboot)", "../../x", "535.54.3", "535", "535.54.03\n", "٥٣٥.54.03", ""])
 def test_a_version_that_is_none_refuses_the_feed_by_its_address(text: str) -> None:
     with pytest.raises(UpstreamDataError, match=r"feed\.example"):
-        nvidia_feeds.parse_data_centre(feed(release("535.104.05"), release(text)), URL)
+        feeds.parse_data_centre(feed(release("535.104.05"), release(text)), URL)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_version_that_is_none_refuses_the_feed_by_its_address(text: str) -> No
 )
 def test_what_is_not_the_feed_is_an_error_and_never_an_empty_list(data: bytes) -> None:
     with pytest.raises(UpstreamDataError, match=r"feed\.example"):
-        nvidia_feeds.parse_data_centre(data, URL)
+        feeds.parse_data_centre(data, URL)
 
 
 # latest.txt
@@ -171,15 +171,15 @@ def test_what_is_not_the_feed_is_an_error_and_never_an_empty_list(data: bytes) -
 
 @recorded
 def test_the_quoted_latest_txt_names_550_120_though_560_was_out() -> None:
-    assert nvidia_feeds.parse_latest(real("latest-txt/latest.txt.quoted-550.120"), LATEST) == "550.120"
+    assert feeds.parse_latest(real("latest-txt/latest.txt.quoted-550.120"), LATEST) == "550.120"
 
 
 def test_latest_txt_of_arm64_names_a_run_file_for_aarch64() -> None:
-    url = nvidia_feeds.latest_url("arm64")
+    url = feeds.latest_url("arm64")
     assert url == "https://download.nvidia.com/XFree86/Linux-aarch64/latest.txt"
-    assert nvidia_feeds.parse_latest(b"550.120 550.120/NVIDIA-Linux-aarch64-550.120.run\n", url) == "550.120"
+    assert feeds.parse_latest(b"550.120 550.120/NVIDIA-Linux-aarch64-550.120.run\n", url) == "550.120"
     with pytest.raises(UpstreamDataError, match=r"latest\.txt"):
-        nvidia_feeds.parse_latest(b"550.120 550.120/NVIDIA-Linux-x86_64-550.120.run\n", url)
+        feeds.parse_latest(b"550.120 550.120/NVIDIA-Linux-x86_64-550.120.run\n", url)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_latest_txt_of_arm64_names_a_run_file_for_aarch64() -> None:
 )
 def test_anything_but_one_line_for_one_driver_is_refused(text: str) -> None:
     with pytest.raises(UpstreamDataError, match=r"latest\.txt"):
-        nvidia_feeds.parse_latest(text.encode(), LATEST)
+        feeds.parse_latest(text.encode(), LATEST)
 
 
 # The unofficial list
@@ -203,17 +203,17 @@ def test_anything_but_one_line_for_one_driver_is_refused(text: str) -> None:
 
 @recorded
 def test_the_recorded_unofficial_lists_are_read_whole() -> None:
-    new = nvidia_feeds.parse_unofficial(real("versions/nvidia-versions.txt"), URL)
-    old = nvidia_feeds.parse_unofficial(real("versions/nvidia-versions.4f966a1.txt"), URL)
+    new = feeds.parse_unofficial(real("versions/nvidia-versions.txt"), URL)
+    old = feeds.parse_unofficial(real("versions/nvidia-versions.4f966a1.txt"), URL)
     assert (len(new.hints), new.warnings, len(old.hints), old.warnings) == (11, (), 7, ())
-    assert new.hints[0] == nvidia_feeds.Hint(branch="current", maturity="long-lived-branch-release", version="595.71.05")
-    assert new.hints[-1] == nvidia_feeds.Hint(branch="71.86", maturity="official", version="71.86.15")
+    assert new.hints[0] == feeds.Hint(branch="current", maturity="long-lived-branch-release", version="595.71.05")
+    assert new.hints[-1] == feeds.Hint(branch="71.86", maturity="official", version="71.86.15")
     assert [h.version for h in old.hints if h.branch == "173.14"] == ["173.14.39"]
 
 
 @recorded
 def test_official_may_be_below_long_lived_and_470_lags_so_the_list_is_a_hint() -> None:
-    hints = nvidia_feeds.parse_unofficial(real("versions/nvidia-versions.txt"), URL).hints
+    hints = feeds.parse_unofficial(real("versions/nvidia-versions.txt"), URL).hints
     current = {hint.maturity: hint.version for hint in hints if hint.branch == "current"}
     assert DriverVersion(current["official"]) < DriverVersion(current["long-lived-branch-release"])
     of_470 = next(hint.version for hint in hints if hint.branch == "470")
@@ -225,7 +225,7 @@ def test_every_line_that_the_unofficial_list_ever_had_is_understood() -> None:
     with (RECORDED / "versions/nvidia-versions-history.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     text = "".join(f"{row['branch']} {row['maturity']} {row['version']}\n" for row in rows)
-    read = nvidia_feeds.parse_unofficial(text.encode(), URL)
+    read = feeds.parse_unofficial(text.encode(), URL)
     assert (len(rows), len(read.hints), read.warnings) == (531, 531, ())
 
 
@@ -238,7 +238,7 @@ def test_every_tag_of_the_open_modules_is_a_version_and_betas_sort_in_between() 
 
 
 def test_columns_and_branches_and_maturities_may_be_added() -> None:
-    read = nvidia_feeds.parse_unofficial(b"# c\n\nopengl5.0 official 700.10 2027-01-01 x\n700 stable 700.12\n", URL)
+    read = feeds.parse_unofficial(b"# c\n\nopengl5.0 official 700.10 2027-01-01 x\n700 stable 700.12\n", URL)
     assert [(h.branch, h.maturity, h.version) for h in read.hints] == [
         ("700", "stable", "700.12"),
         ("opengl5.0", "official", "700.10"),
@@ -247,11 +247,11 @@ def test_columns_and_branches_and_maturities_may_be_added() -> None:
 
 
 def test_a_short_line_is_skipped_and_counted_and_a_list_without_a_line_is_an_error() -> None:
-    read = nvidia_feeds.parse_unofficial(b"580 official 580.95.05\n580 official\n", URL)
+    read = feeds.parse_unofficial(b"580 official 580.95.05\n580 official\n", URL)
     assert read.warnings == (f"{URL}: 1 skipped, not 'branch maturity version': 580 official",)
     for data in (b"", b"# nothing\n", b"<html>\n"):
         with pytest.raises(UpstreamDataError, match=r"feed\.example"):
-            nvidia_feeds.parse_unofficial(data, URL)
+            feeds.parse_unofficial(data, URL)
 
 
 # endoflife.date
@@ -260,7 +260,7 @@ def test_a_short_line_is_skipped_and_counted_and_a_list_without_a_line_is_an_err
 @recorded
 def test_the_recorded_newest_versions_are_those_of_linux() -> None:
     data = real("eol/endoflife-release-data-nvidia-driver.json")
-    read = nvidia_feeds.parse_newest(data, URL)
+    read = feeds.parse_newest(data, URL)
     names = list(json.loads(data)["releases"])
     assert len(read.branches) == sum(name.endswith("-linux") for name in names) == 19
     assert read.branches["580"] == ("580.178.04", "2026-08-03")
@@ -273,7 +273,7 @@ def test_the_recorded_newest_versions_are_those_of_linux() -> None:
 def test_windows_numbers_of_a_branch_are_others_and_never_taken() -> None:
     data = real("eol/endoflife-release-data-nvidia-driver.json")
     assert b'"latest": "596.86"' in data
-    assert "596.86" not in [latest for latest, _ in nvidia_feeds.parse_newest(data, URL).branches.values()]
+    assert "596.86" not in [latest for latest, _ in feeds.parse_newest(data, URL).branches.values()]
 
 
 def test_end_of_life_is_a_day_or_known_without_one() -> None:
@@ -284,7 +284,7 @@ def test_end_of_life_is_a_day_or_known_without_one() -> None:
         {"cycle": "r610-windows", "eol": False},
         {"cycle": "titan", "eol": False},
     ]
-    read = nvidia_feeds.parse_end_of_life(json.dumps(table).encode(), URL)
+    read = feeds.parse_end_of_life(json.dumps(table).encode(), URL)
     assert read.branches == {"610": False, "580": datetime.date(2028, 8, 4), "570": True}
     assert read.warnings == (f"{URL}: 1 skipped, not a branch for Linux: titan",)
 
@@ -292,19 +292,19 @@ def test_end_of_life_is_a_day_or_known_without_one() -> None:
 @pytest.mark.parametrize("data", [b"[]", b"{}", b'[{"cycle": "r580-linux", "eol": "soon"}]', b"null", b"\xff"])
 def test_another_table_is_an_error(data: bytes) -> None:
     with pytest.raises(UpstreamDataError, match=r"feed\.example"):
-        nvidia_feeds.parse_end_of_life(data, URL)
+        feeds.parse_end_of_life(data, URL)
     with pytest.raises(UpstreamDataError, match=r"feed\.example"):
-        nvidia_feeds.parse_newest(data, URL)
+        feeds.parse_newest(data, URL)
 
 
 # No crash
 
 PARSERS: list[Callable[[bytes, str], object]] = [
-    nvidia_feeds.parse_data_centre,
-    nvidia_feeds.parse_latest,
-    nvidia_feeds.parse_unofficial,
-    nvidia_feeds.parse_newest,
-    nvidia_feeds.parse_end_of_life,
+    feeds.parse_data_centre,
+    feeds.parse_latest,
+    feeds.parse_unofficial,
+    feeds.parse_newest,
+    feeds.parse_end_of_life,
 ]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
@@ -327,6 +327,6 @@ def test_no_field_of_the_data_centre_feed_raises_anything_but_our_own_error(
 ) -> None:
     entry = {"release_version": version, "release_date": date, "runfile_url": urls}
     try:
-        nvidia_feeds.parse_data_centre(feed(entry, release("535.54.03"), branch=branch), URL)
+        feeds.parse_data_centre(feed(entry, release("535.54.03"), branch=branch), URL)
     except UpstreamDataError as error:
         assert URL in str(error)

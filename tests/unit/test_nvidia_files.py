@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UpstreamDataError
-from pipeline.upstream import nvidia_files
-from pipeline.versions import DriverVersion
+from pipeline.core.errors import UpstreamDataError
+from pipeline.core.versions import DriverVersion
+from pipeline.upstream.nvidia import downloads
 
 RECORDED = Path(__file__).parents[3] / "shared" / "upstream" / "nvidia"
 recorded = pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout")
@@ -42,36 +42,36 @@ def tarball(place: str, version: str = "575.57.08", **changes: Any) -> dict[str,
 
 def test_the_addresses_are_nvidias() -> None:
     driver = DriverVersion("580.178.04")
-    assert nvidia_files.tesla_url(driver, "amd64") == (
+    assert downloads.tesla_url(driver, "amd64") == (
         "https://us.download.nvidia.com/tesla/580.178.04/NVIDIA-Linux-x86_64-580.178.04.run"
     )
-    assert nvidia_files.xfree86_url(driver, "arm64") == (
+    assert downloads.xfree86_url(driver, "arm64") == (
         "https://download.nvidia.com/XFree86/Linux-aarch64/580.178.04/NVIDIA-Linux-aarch64-580.178.04.run"
     )
-    assert nvidia_files.sha256sum_url(driver, "arm64") == f"{nvidia_files.xfree86_url(driver, 'arm64')}.sha256sum"
-    assert nvidia_files.redist_manifest_url("12.9.1") == URL
+    assert downloads.sha256sum_url(driver, "arm64") == f"{downloads.xfree86_url(driver, 'arm64')}.sha256sum"
+    assert downloads.redist_manifest_url("12.9.1") == URL
 
 
 def test_leading_zeros_of_a_version_stay_in_its_addresses() -> None:
-    assert "535.54.03" in nvidia_files.tesla_url(DriverVersion("535.54.03"), "amd64")
+    assert "535.54.03" in downloads.tesla_url(DriverVersion("535.54.03"), "amd64")
 
 
 @pytest.mark.parametrize("text", ["", "12", "../12.9", "12.9.1.json", "12.9.1\n"])
 def test_a_cuda_release_that_is_none_makes_no_address(text: str) -> None:
     with pytest.raises(UpstreamDataError, match="CUDA"):
-        nvidia_files.redist_manifest_url(text)
+        downloads.redist_manifest_url(text)
 
 
 @recorded
 def test_addresses_are_those_that_the_recorded_feed_has() -> None:
     data = real("datacenter-releases/filtered_releases.json").decode()
     for arch in ("amd64", "arm64"):
-        assert nvidia_files.tesla_url(DriverVersion("535.104.12"), arch) in data
+        assert downloads.tesla_url(DriverVersion("535.104.12"), arch) in data
 
 
 @recorded
 def test_the_recorded_redist_fragment_has_both_servers() -> None:
-    read = nvidia_files.parse_redist(real("redistrib/redistrib_12.9.1.nvidia_driver-fragment.json"), URL)
+    read = downloads.parse_redist(real("redistrib/redistrib_12.9.1.nvidia_driver-fragment.json"), URL)
     assert (read.version, read.date, sorted(read.archives)) == ("575.57.08", "2025-06-05", ["amd64", "arm64"])
     assert read.archives["amd64"].size == 471616744
     assert read.archives["arm64"].sha256 == "4a7d1accb257f2539ff7dabb02319339fc3a8db622073e5dde33a5446910346a"
@@ -82,19 +82,19 @@ def test_the_recorded_redist_fragment_has_both_servers() -> None:
 
 
 def test_sbsa_is_arm64_on_servers_and_linux_aarch64_is_tegra() -> None:
-    read = nvidia_files.parse_redist(manifest(linux_aarch64=tarball("linux-aarch64"), linux_sbsa=tarball("linux-sbsa")), URL)
+    read = downloads.parse_redist(manifest(linux_aarch64=tarball("linux-aarch64"), linux_sbsa=tarball("linux-sbsa")), URL)
     assert list(read.archives) == ["arm64"]
     assert "sbsa" in read.archives["arm64"].url
     with pytest.raises(UpstreamDataError, match="neither"):
-        nvidia_files.parse_redist(manifest(linux_aarch64=tarball("linux-aarch64")), URL)
+        downloads.parse_redist(manifest(linux_aarch64=tarball("linux-aarch64")), URL)
 
 
 def test_the_size_is_a_string_there_and_a_number_here() -> None:
     with pytest.raises(UpstreamDataError, match="size"):
-        nvidia_files.parse_redist(manifest(**{"linux-x86_64": tarball("linux-x86_64", size=471616744)}), URL)
+        downloads.parse_redist(manifest(**{"linux-x86_64": tarball("linux-x86_64", size=471616744)}), URL)
     for size in ("0", "-1", "1e9", "0x10", ""):
         with pytest.raises(UpstreamDataError, match="size"):
-            nvidia_files.parse_redist(manifest(**{"linux-x86_64": tarball("linux-x86_64", size=size)}), URL)
+            downloads.parse_redist(manifest(**{"linux-x86_64": tarball("linux-x86_64", size=size)}), URL)
 
 
 @pytest.mark.parametrize(
@@ -109,12 +109,12 @@ def test_the_size_is_a_string_there_and_a_number_here() -> None:
 )
 def test_a_tarball_that_is_not_that_drivers_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(UpstreamDataError, match="redistrib_12"):
-        nvidia_files.parse_redist(manifest(**{"linux-x86_64": tarball("linux-x86_64", **changes)}), URL)
+        downloads.parse_redist(manifest(**{"linux-x86_64": tarball("linux-x86_64", **changes)}), URL)
 
 
 def test_a_manifest_without_a_driver_is_an_error() -> None:
     with pytest.raises(UpstreamDataError, match="nvidia_driver"):
-        nvidia_files.parse_redist(b'{"release_date": "2025-08-06", "cuda_cudart": {}}', URL)
+        downloads.parse_redist(b'{"release_date": "2025-08-06", "cuda_cudart": {}}', URL)
 
 
 # Checksum files
@@ -123,17 +123,17 @@ def test_a_manifest_without_a_driver_is_an_error() -> None:
 @recorded
 def test_the_quoted_checksum_file_gives_the_sum_of_its_run_file() -> None:
     data = real("checksums/NVIDIA-Linux-x86_64-580.159.03.run.sha256sum.quoted")
-    assert nvidia_files.parse_sha256sum(data, SUMS, RUN) == SHA
+    assert downloads.parse_sha256sum(data, SUMS, RUN) == SHA
 
 
 @pytest.mark.parametrize("line", [f"{SHA}  {RUN}", f"{SHA} *{RUN}\n", f"{SHA.upper()}  {RUN}\r\n", f"\n{SHA}  {RUN}\n\n"])
 def test_the_forms_that_sha256sum_writes_are_read(line: str) -> None:
-    assert nvidia_files.parse_sha256sum(line.encode(), SUMS, RUN) == SHA
+    assert downloads.parse_sha256sum(line.encode(), SUMS, RUN) == SHA
 
 
 def test_an_md5sum_is_refused_by_name() -> None:
     with pytest.raises(UpstreamDataError, match="an md5sum, not a sha256"):
-        nvidia_files.parse_sha256sum(f"{SHA[:32]}  {RUN}".encode(), SUMS, RUN)
+        downloads.parse_sha256sum(f"{SHA[:32]}  {RUN}".encode(), SUMS, RUN)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_an_md5sum_is_refused_by_name() -> None:
 )
 def test_a_checksum_file_that_does_not_say_it_of_this_file_once_is_refused(text: str) -> None:
     with pytest.raises(UpstreamDataError, match=r"sums\.example"):
-        nvidia_files.parse_sha256sum(text.encode(), SUMS, RUN)
+        downloads.parse_sha256sum(text.encode(), SUMS, RUN)
 
 
 # Manifests of a distributor
@@ -163,21 +163,21 @@ def test_a_checksum_file_that_does_not_say_it_of_this_file_once_is_refused(text:
 )
 def test_every_line_of_the_recorded_manifests_is_read(name: str, entries: int, runs: int) -> None:
     data = real(f"checksums/{name}")
-    read = nvidia_files.parse_manifest(data, SUMS)
+    read = downloads.parse_manifest(data, SUMS)
     assert len(read) == data.count(b"\n") == entries
     assert sum(file.endswith(".run") for file in read) == data.count(b".run ") == runs
 
 
 @recorded
 def test_the_recorded_size_of_one_run_file() -> None:
-    read = nvidia_files.parse_manifest(real("checksums/gentoo-nvidia-drivers.Manifest"), SUMS)
-    entry = read[nvidia_files.runfile_name(DriverVersion("535.309.01"), "arm64")]
+    read = downloads.parse_manifest(real("checksums/gentoo-nvidia-drivers.Manifest"), SUMS)
+    entry = read[downloads.runfile_name(DriverVersion("535.309.01"), "arm64")]
     assert (entry.size, entry.blake2b[:8], entry.sha512[-8:]) == (270033799, "3f5ce5f0", "5ba7e6cf2"[-8:])
 
 
 def test_lines_of_other_kinds_are_not_read_and_bad_ones_are_refused() -> None:
     digests = f"BLAKE2B {'a' * 128} SHA512 {'b' * 128}"
-    read = nvidia_files.parse_manifest(f"EBUILD x.ebuild 1 {digests}\nDIST x 5 {digests}\n".encode(), SUMS)
+    read = downloads.parse_manifest(f"EBUILD x.ebuild 1 {digests}\nDIST x 5 {digests}\n".encode(), SUMS)
     assert list(read) == ["x"]
     for text in (
         "",
@@ -188,16 +188,16 @@ def test_lines_of_other_kinds_are_not_read_and_bad_ones_are_refused() -> None:
         f"DIST x 5 BLAKE2B {'a' * 64} SHA512 {'b' * 128}",
     ):
         with pytest.raises(UpstreamDataError, match=r"sums\.example"):
-            nvidia_files.parse_manifest(text.encode(), SUMS)
+            downloads.parse_manifest(text.encode(), SUMS)
 
 
 @given(st.binary(max_size=300))
 def test_no_bytes_raise_anything_but_our_own_error(data: bytes) -> None:
     for read in (
-        lambda: nvidia_files.parse_redist(data, URL),
-        lambda: nvidia_files.parse_sha256sum(data, SUMS, RUN),
-        lambda: nvidia_files.parse_manifest(data, SUMS),
-        lambda: nvidia_files.parse_manifest(b"DIST " + data, SUMS),
+        lambda: downloads.parse_redist(data, URL),
+        lambda: downloads.parse_sha256sum(data, SUMS, RUN),
+        lambda: downloads.parse_manifest(data, SUMS),
+        lambda: downloads.parse_manifest(b"DIST " + data, SUMS),
     ):
         with pytest.raises(UpstreamDataError):
             read()

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UpstreamDataError
-from pipeline.upstream import nvidia_gpus
+from pipeline.core.errors import UpstreamDataError
+from pipeline.upstream.nvidia import supported_gpus
 
 RECORDED = Path(__file__).parents[3] / "shared" / "upstream" / "nvidia" / "supported-gpus"
 recorded = pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout")
@@ -38,14 +38,14 @@ def board(devid: str, subdevid: str, *features: str, **more: Any) -> dict[str, A
 
 
 def table(*chips: dict[str, Any]) -> list[str]:
-    gpus = nvidia_gpus.parse(json.dumps({"chips": chips}).encode(), URL)
-    return nvidia_gpus.kind_table(gpus.chips).decode().splitlines()
+    gpus = supported_gpus.parse(json.dumps({"chips": chips}).encode(), URL)
+    return supported_gpus.kind_table(gpus.chips).decode().splitlines()
 
 
 @recorded
 def test_the_recorded_list_of_525_has_2127_chips_of_which_638_may_be_open() -> None:
     data = real(OF_525)
-    gpus = nvidia_gpus.parse(data, URL)
+    gpus = supported_gpus.parse(data, URL)
     kinds = Counter(chip.kinds for chip in gpus.chips)
     assert kinds == {"both": 638, "proprietary": 305, "legacy": 1184}
     assert (data.count(b'"devid"'), data.count(b'"kernelopen"'), data.count(b'"legacybranch"')) == (2127, 638, 1184)
@@ -54,7 +54,7 @@ def test_the_recorded_list_of_525_has_2127_chips_of_which_638_may_be_open() -> N
 
 @recorded
 def test_the_recorded_lists_name_the_legacy_branches() -> None:
-    gpus = nvidia_gpus.parse(real(OF_525), URL)
+    gpus = supported_gpus.parse(real(OF_525), URL)
     assert Counter(chip.legacy for chip in gpus.chips if chip.legacy) == {
         "470": 151, "390": 519, "367": 3, "340": 278, "304": 133, "173.14": 43, "96.43": 44, "71.86": 13,
     }  # fmt: skip
@@ -62,13 +62,13 @@ def test_the_recorded_lists_name_the_legacy_branches() -> None:
 
 @recorded
 def test_the_list_of_2021_is_older_than_open_modules_so_nothing_in_it_is_open() -> None:
-    gpus = nvidia_gpus.parse(real(OF_2021), URL)
+    gpus = supported_gpus.parse(real(OF_2021), URL)
     assert Counter(chip.kinds for chip in gpus.chips) == {"proprietary": 830, "legacy": 1184}
 
 
 @recorded
 def test_the_table_of_525_has_a_line_a_device_and_the_known_gpus_right() -> None:
-    lines = nvidia_gpus.kind_table(nvidia_gpus.parse(real(OF_525), URL).chips).decode().splitlines()
+    lines = supported_gpus.kind_table(supported_gpus.parse(real(OF_525), URL).chips).decode().splitlines()
     assert len(lines) == len({chip["devid"] for chip in json.loads(real(OF_525))["chips"]}) == 1061
     assert lines == sorted(lines)
     assert {"10de:2330 both", "10de:1db6 proprietary", "10de:1b06 proprietary", "10de:102d legacy 470"} <= set(lines)
@@ -136,7 +136,7 @@ def test_a_list_that_contradicts_itself_makes_no_table() -> None:
 
 def test_half_a_subsystem_and_an_unknown_legacy_branch_are_left_out_and_counted() -> None:
     chips = [chip("0x2330"), chip("0x2331", subdevid="0x0001"), chip("0x2332", legacybranch="soon")]
-    gpus = nvidia_gpus.parse(json.dumps({"chips": chips}).encode(), URL)
+    gpus = supported_gpus.parse(json.dumps({"chips": chips}).encode(), URL)
     assert [found.device for found in gpus.chips] == ["2330"]
     assert gpus.warnings == (
         f"{URL}: 1 skipped, half a subsystem id: 0x2331 GPU 0x2331",
@@ -149,7 +149,7 @@ def test_half_a_subsystem_and_an_unknown_legacy_branch_are_left_out_and_counted(
 )
 def test_another_document_is_an_error(data: bytes) -> None:
     with pytest.raises(UpstreamDataError, match=r"supported-gpus\.json"):
-        nvidia_gpus.parse(data, URL)
+        supported_gpus.parse(data, URL)
 
 
 IDS = st.sampled_from(["0x2330", "0x1DB6", "0x10de", "2330", "0x23300"])

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.upstream import nvidia_feeds, nvidia_files
-from pipeline.upstream.nvidia_policy import Known, Listed, Selection, of_data_centre, of_hints, of_redist, select
-from pipeline.upstream.nvidia_wishes import Drivers, Hold
+from pipeline.config.nvidia_policy import Drivers, Hold
+from pipeline.upstream.nvidia import downloads, feeds
+from pipeline.upstream.nvidia.selection import Known, Listed, Selection, of_data_centre, of_hints, of_redist, select
 
 RECORDED = Path(__file__).parents[3] / "shared" / "upstream" / "nvidia"
 recorded = pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded upstream metadata is not beside this checkout")
@@ -170,10 +170,10 @@ def test_a_policy_that_cannot_be_meant_is_refused(policy: dict[str, Any], messag
 
 @recorded
 def test_of_the_recorded_feeds_535_is_taken_by_name_alone() -> None:
-    feed = nvidia_feeds.parse_data_centre((RECORDED / "datacenter-releases/filtered_releases.json").read_bytes())
-    hints = nvidia_feeds.parse_unofficial((RECORDED / "versions/nvidia-versions.txt").read_bytes())
+    feed = feeds.parse_data_centre((RECORDED / "datacenter-releases/filtered_releases.json").read_bytes())
+    hints = feeds.parse_unofficial((RECORDED / "versions/nvidia-versions.txt").read_bytes())
     fragment = (RECORDED / "redistrib/redistrib_12.9.1.nvidia_driver-fragment.json").read_bytes()
-    redist = nvidia_files.parse_redist(fragment, nvidia_files.redist_manifest_url("12.9.1"))
+    redist = downloads.parse_redist(fragment, downloads.redist_manifest_url("12.9.1"))
     entries = (*of_data_centre(feed), *of_hints(hints), of_redist(redist))
     policy = {"branches": ["535"], "reasons": {"535": "hosts of 2023"}}
     found = chosen(policy, *entries, ends={})

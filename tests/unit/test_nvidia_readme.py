@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import trees
-from pipeline.errors import UpstreamDataError
-from pipeline.tree import of_driver
-from pipeline.upstream import nvidia_gpus, nvidia_readme
+from pipeline.core.errors import UpstreamDataError
+from pipeline.trees import tars
+from pipeline.trees.spec import of_driver
+from pipeline.upstream.nvidia import gpu_lists, supported_gpus
 from tests import samples
 from tests.standins import packing
 
@@ -64,8 +64,8 @@ OPEN = """\
 
 
 def table(readme: str, open_readme: str | None = OPEN) -> list[str]:
-    gpus = nvidia_readme.parse(readme.encode(), open_readme.encode() if open_readme is not None else None, "a README")
-    return nvidia_gpus.kind_table(gpus.chips).decode().splitlines()
+    gpus = gpu_lists.parse(readme.encode(), open_readme.encode() if open_readme is not None else None, "a README")
+    return supported_gpus.kind_table(gpus.chips).decode().splitlines()
 
 
 def test_what_both_texts_list_takes_either_kind_and_the_rest_the_proprietary_one() -> None:
@@ -112,14 +112,14 @@ def test_the_table_comes_out_of_debians_packages_as_they_are(tmp_path: Path) -> 
         package("nvidia-vdpau-driver", tmp_path, README, "README.txt"),
         package("nvidia-open-kernel-source", tmp_path, OPEN, "README.md"),
     ]
-    (entry,) = trees.entries("debian-gpus", debs, "", tmp_path, 1 << 20)
+    (entry,) = tars.entries("debian-gpus", debs, "", tmp_path, 1 << 20)
     assert entry.name == "out/opt/nvidia-driver/gpus"
     assert entry.data is not None
     assert entry.data.read().decode().splitlines() == table(README)
 
 
 def test_a_package_without_the_text_gives_no_table(tmp_path: Path) -> None:
-    assert not list(trees.entries("debian-gpus", [package("nvidia-vdpau-driver", tmp_path, "x", "NEWS")], "", tmp_path, 1 << 20))
+    assert not list(tars.entries("debian-gpus", [package("nvidia-vdpau-driver", tmp_path, "x", "NEWS")], "", tmp_path, 1 << 20))
 
 
 def test_the_table_is_decided_by_both_packages() -> None:

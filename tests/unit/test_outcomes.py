@@ -16,11 +16,12 @@ from bench.outcomes import __main__ as command
 from bench.outcomes import cells, pins, table
 from bench.outcomes.measure import alone
 from bench.outcomes.results import FILE, Given, Outcome, Results, Row
-from pipeline import compat, index, lock
-from pipeline.errors import BadFileError, EngineError, UsageError
-from pipeline.page import page
-from pipeline.plan import Pair, Plan
-from pipeline.render import asking
+from pipeline.config import compat, lockfile
+from pipeline.core.errors import BadFileError, EngineError, UsageError
+from pipeline.outcomes import index
+from pipeline.outcomes.page import page
+from pipeline.plan.pairs import Pair, Plan
+from pipeline.plan.render import asking
 from tests import samples
 from tests.documents import ROOT
 
@@ -67,7 +68,7 @@ def space(tmp_path: Path) -> pins.Space:
     place = tmp_path / pins.PLACE
     place.mkdir(parents=True)
     (place / "bookworm.toml").write_text((ROOT / pins.PLACE / "bookworm.toml").read_text())
-    (place / "versions.lock").write_bytes(lock.dump(samples.a_lock(kernels=KERNELS)))
+    (place / "versions.lock").write_bytes(lockfile.dump(samples.a_lock(kernels=KERNELS)))
     (tmp_path / "compat.toml").write_text("")
     (tmp_path / table.DOCUMENT).write_text(f"by hand\n{table.BEGIN}\n{table.END}\nby hand too\n")
     return pins.Space(tmp_path, {})
@@ -206,7 +207,7 @@ def test_the_lock_of_several_releases_has_each_ones_compiler_and_every_driver_on
         drivers=(samples.driver("550.163.01"),),
         kernels=(samples.kernel("6.12.117+deb13-cloud-amd64", "6.12.117", toolchain="debian-13"),),
     )
-    made = lock.parse(lock.dump(pins.merged([("debian-12", old), ("debian-13", new)])))
+    made = lockfile.parse(lockfile.dump(pins.merged([("debian-12", old), ("debian-13", new)])))
     assert {kernel.toolchain for kernel in made.kernels} == {"debian-12", "debian-13"}
     assert {kernel.drivers for kernel in made.kernels} == {("535.261.03", "550.163.01")}
     part = pins.of_release(made, "debian-13", samples.wishes('[[driver]]\nexact="550.163.01"\nreason="here it is"'))

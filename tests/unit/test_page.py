@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline.errors import BadFileError
-from pipeline.index import Index
-from pipeline.page import lag, page, words
+from pipeline.core.errors import BadFileError
+from pipeline.outcomes.index import Index
+from pipeline.outcomes.page import lag, page, words
 from tests.indexes import EVIL, many
 
 ENTRIES = many(40).pairs

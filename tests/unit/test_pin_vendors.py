@@ -9,22 +9,22 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline import pin
-from pipeline.artefacts import Artefacts, Taken
-from pipeline.errors import IntegrityError, NotFoundError, UpstreamDataError
-from pipeline.fetch import Fetcher
-from pipeline.means import Means, Unpinned
-from pipeline.pin_kernels import BINCACHE, OLD_CONFIG, OLD_KERNEL
-from pipeline.pin_source import KERNEL_ORG
-from pipeline.pinned import Driver, Kernel
-from pipeline.upstream.container_linux import RELEASES
-from pipeline.upstream.fedora_kernel import kernel_rpm_urls
-from pipeline.upstream.flatcar import file_url
-from pipeline.upstream.nvidia_files import sha256sum_url, tesla_url, xfree86_url
-from pipeline.upstream.nvidia_policy import Chosen
-from pipeline.upstream.policy import VendorKey
+from pipeline.config.records import Driver, Kernel
+from pipeline.config.source_policy import VendorKey
+from pipeline.core.errors import IntegrityError, NotFoundError, UpstreamDataError
+from pipeline.core.versions import DriverVersion
+from pipeline.fetch.fetcher import Fetcher
+from pipeline.fetch.vendor_files import Artefacts, Taken
+from pipeline.update import pin
+from pipeline.update.context import Means, Unpinned
+from pipeline.update.pin_kernels import BINCACHE, OLD_CONFIG, OLD_KERNEL
+from pipeline.update.pin_source import KERNEL_ORG
+from pipeline.upstream.coreos.container_linux import RELEASES
+from pipeline.upstream.coreos.fedora_kernel import kernel_rpm_urls
+from pipeline.upstream.coreos.flatcar import file_url
+from pipeline.upstream.nvidia.downloads import sha256sum_url, tesla_url, xfree86_url
+from pipeline.upstream.nvidia.selection import Chosen
 from pipeline.upstream.records import Release
-from pipeline.versions import DriverVersion
 from tests import samples
 from tests.misbehaving_server import Answer, MisbehavingServer, cut, file, status
 from tests.signed_archive import Key

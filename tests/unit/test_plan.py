@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.errors import BadFileError, UsageError
-from pipeline.pinned import OsRelease
-from pipeline.policies import policies
+from pipeline.config.policies import policies
+from pipeline.config.records import OsRelease
+from pipeline.core.errors import BadFileError, UsageError
 from tests import samples
 
 EXCLUDE = """

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline import compat, index
-from pipeline.plan import Pair
-from pipeline.table import why
+from pipeline.config import compat
+from pipeline.outcomes import index
+from pipeline.outcomes.table import why
+from pipeline.plan.pairs import Pair
 from tests import samples
 
 RULE = """

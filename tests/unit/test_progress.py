@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import RegistryError
-from pipeline.progress import EVENTS, STEPS, Progress
+from pipeline.core.errors import RegistryError
+from pipeline.core.progress import EVENTS, STEPS, Progress
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "logs.md"
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.elf import Export
-from pipeline.errors import PairFailed
-from pipeline.proof import parse_symvers, prove_modules, prove_userspace
+from pipeline.core.errors import PairFailed
+from pipeline.formats.kernel_module import Export
+from pipeline.proof.static import parse_symvers, prove_modules, prove_userspace
 from tests.kernel_modules import DRIVER, KERNEL, LAYOUT, MAGIC, arch, compile_module, needs_gcc
 
 SYMVERS = parse_symvers(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import answers
-from pipeline.errors import NotFoundError
-from pipeline.fetch import MAX_REDIRECTS, Fetcher
-from pipeline.mirrors import Mirrors
+from pipeline.core.errors import NotFoundError
+from pipeline.fetch import response_headers
+from pipeline.fetch.fetcher import MAX_REDIRECTS, Fetcher
+from pipeline.fetch.mirrors import Mirrors
 from tests.http_samples import JSON, SUM, refusal
 from tests.misbehaving_server import (
     MisbehavingServer,
@@ -62,9 +62,9 @@ def test_a_redirect_to_what_is_not_http_is_refused(server: MisbehavingServer, fe
 def test_https_never_leads_down_to_http() -> None:
     for down in ("http://a.example/x", "http://10.0.0.1/"):
         with pytest.raises(ValueError, match="from https down to"):
-            answers.redirected("https://a.example/", down)
+            response_headers.redirected("https://a.example/", down)
     for here in ("http://127.0.0.1:8/x", "http://localhost/x", "http://[::1]/x"):
-        assert answers.redirected("https://a.example/", here) == here
+        assert response_headers.redirected("https://a.example/", here) == here
 
 
 def test_a_redirect_that_leaves_its_server_goes_through_the_mirrors(server: MisbehavingServer, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """NVIDIA's redist archives: a driver out of one, with the Fabric Manager of the same version, pinned by the manifests' sums.
 
-Synthetic archives in the vendor's layout; what the layout is known from stands in pipeline/userspace.py.
+Synthetic archives in the vendor's layout; what the layout is known from stands in pipeline/trees/userspace.py.
 """
 
 from __future__ import annotations
@@ -15,14 +15,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline import lock, pin, redist, trees
-from pipeline.errors import BadFileError, IntegrityError, NotFoundError
-from pipeline.means import Means, Unpinned
-from pipeline.pinned import Arch, Driver
-from pipeline.unpacking import to_tar
-from pipeline.update_coreos import Notes
-from pipeline.update_nvidia import Choice, Reading
-from pipeline.upstream.nvidia_files import (
+from pipeline.config import lockfile
+from pipeline.config.nvidia_policy import Drivers, Source
+from pipeline.config.records import Arch, Driver
+from pipeline.core.errors import BadFileError, IntegrityError, NotFoundError
+from pipeline.core.versions import DriverVersion
+from pipeline.formats import nvidia_redist
+from pipeline.formats.unpacking import to_tar
+from pipeline.trees import tars
+from pipeline.update import pin
+from pipeline.update.context import Means, Unpinned
+from pipeline.update.nvidia import Choice, Reading
+from pipeline.update.reconcile import Notes
+from pipeline.upstream.nvidia.downloads import (
     REDIST,
     REDIST_OF_DRIVERS,
     fabric_urls,
@@ -32,9 +37,7 @@ from pipeline.upstream.nvidia_files import (
     tesla_url,
     xfree86_url,
 )
-from pipeline.upstream.nvidia_policy import Chosen, of_redist
-from pipeline.upstream.nvidia_wishes import Drivers, Source
-from pipeline.versions import DriverVersion
+from pipeline.upstream.nvidia.selection import Chosen, of_redist
 from tests import samples
 from tests.signed_archive import Key
 from tests.unit.test_pin_vendors import Vendor
@@ -160,9 +163,9 @@ def test_an_update_says_which_driver_has_no_fabric_manager(vendor: Vendor) -> No
     policy = Drivers(
         branches=("575",), reasons={"575": "a test of it"}, sources=("redist",), arches=("amd64",), fabric_manager=True
     )
-    choice = Choice(policy, reading, lock.empty(), datetime.date(2026, 11, 24), others=[], accept_fewer=False)
+    choice = Choice(policy, reading, lockfile.empty(), datetime.date(2026, 11, 24), others=[], accept_fewer=False)
     notes = Notes()
-    made = choice.lock(lock.empty(), vendor.means(), notes)
+    made = choice.lock(lockfile.empty(), vendor.means(), notes)
     assert [(d.version, d.source) for d in made.drivers] == [(V, "redist")]
     assert f"nvidia {V}/amd64: no Fabric Manager of that version: not for NVSwitch" in notes.reports
 
@@ -224,7 +227,7 @@ def tree(make: str, tmp_path: Path, *archives: tuple[str, bytes]) -> dict[str, t
     for name, data in archives:
         paths.append(tmp_path / f"{name}.tar.xz")
         paths[-1].write_bytes(data)
-    made = to_tar(trees.entries(make, paths, "", tmp_path, LIMIT), tmp_path / "made.tar")  # type: ignore[arg-type]
+    made = to_tar(tars.entries(make, paths, "", tmp_path, LIMIT), tmp_path / "made.tar")  # type: ignore[arg-type]
     found = {}
     with tarfile.open(made) as tar:
         for member in tar:
@@ -285,7 +288,7 @@ def test_an_image_with_the_fabric_manager_says_so_and_has_another_recipe() -> No
 def test_a_lock_does_not_pair_the_fabric_manager_with_debians_packages() -> None:
     manager = samples.vendor_file(fabric_urls(DriverVersion("535.261.03"), "amd64")[0], "535.261.03")
     with pytest.raises(BadFileError, match=r"its Fabric Manager is not - at `\$\.drivers\[0\]\.fabric`"):
-        lock.parse(lock.dump(samples.a_lock(drivers=(samples.driver(fabric=(manager,)),))))
+        lockfile.parse(lockfile.dump(samples.a_lock(drivers=(samples.driver(fabric=(manager,)),))))
 
 
 @pytest.mark.parametrize(
@@ -304,7 +307,7 @@ def test_an_archive_that_leaves_its_directory_is_refused(
     path = tmp_path / redist_path(VERSION, "amd64").rpartition("/")[2]
     path.write_bytes(archive(name_of(str(path)), files, links, top=top))
     with pytest.raises(IntegrityError, match=reason) as refused:
-        redist.read(path)
+        nvidia_redist.read(path)
     assert "\n" not in str(refused.value)
 
 
@@ -314,8 +317,8 @@ def test_an_archive_cut_short_or_a_bomb_is_one_line_and_leaves_nothing(tmp_path:
     path = tmp_path / f"{name}.tar.xz"
     path.write_bytes(whole)
     with pytest.raises(IntegrityError, match=f"unpacks to more than {LIMIT} bytes: raise max_unpacked"):
-        to_tar(trees.entries("redist-userspace", [path], "", tmp_path, LIMIT), tmp_path / "made.tar")
+        to_tar(tars.entries("redist-userspace", [path], "", tmp_path, LIMIT), tmp_path / "made.tar")
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(IntegrityError, match="cut off"):
-        to_tar(trees.entries("redist-userspace", [path], "", tmp_path, 1 << 30), tmp_path / "made.tar")
+        to_tar(tars.entries("redist-userspace", [path], "", tmp_path, 1 << 30), tmp_path / "made.tar")
     assert [p.name for p in tmp_path.iterdir()] == [path.name]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import RegistryError, UsageError
-from pipeline.registry import MANIFEST_TYPES, Manifest, Registry
+from pipeline.core.errors import RegistryError, UsageError
+from pipeline.registry.client import MANIFEST_TYPES, Manifest, Registry
 from tests.registry_process import MISSING, installed, running_registry
 from tests.told_server import TAGS, Handler, Seen, Told, client, in_turn, refusal, says, sha256
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from pipeline import registry_http
-from pipeline.errors import RegistryError
-from pipeline.registry_http import Call, RegistryHttp
+from pipeline.core.errors import RegistryError
+from pipeline.registry import transport
+from pipeline.registry.transport import Call, RegistryHttp
 from tests.told_server import TAGS, Asleep, Handler, Seen, Told, client, in_turn, refusal, says, sha256
 
 ALICE = {"DRIVER_REGISTRY_USER": "alice", "DRIVER_REGISTRY_PASSWORD": "wonderland"}
@@ -56,7 +56,7 @@ def test_a_refusal_never_reads_as_absent(method: str, status: int) -> None:
 
 
 def test_what_is_only_read_waits_a_minute_where_an_upload_may_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_http, "READ_SILENCE", 0.05)
+    monkeypatch.setattr(transport, "READ_SILENCE", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
         port = silent.getsockname()[1]
         http = RegistryHttp(f"127.0.0.1:{port}", "driver", {}, Asleep(), 2, (5, 1))

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.errors import RegistryError, UsageError
-from pipeline.registry_packages import Packages, token
+from pipeline.core.errors import RegistryError, UsageError
+from pipeline.registry.ghcr import Packages, token
 from tests.github_packages import TOKEN, GitHub, digest
 from tests.told_server import Asleep, Told
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import DiskError
+from pipeline.core.errors import DiskError
 from tests.told_server import Handler, Seen, Told, client, in_turn, refusal, says, sha256
 
 ALICE = {"DRIVER_REGISTRY_USER": "alice", "DRIVER_REGISTRY_PASSWORD": "wonderland"}

@@ -1,4 +1,4 @@
-"""Who may write into the registry that doit.sh started, as the pipeline finds that out (pipeline/registry_writer.py)."""
+"""Who may write into the registry that doit.sh started, as the pipeline finds that out (pipeline/registry/local_writer.py)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.credentials import Credentials
-from pipeline.errors import BadFileError, LoginError
-from pipeline.registry import Registry
-from pipeline.registry_writer import Writer, find
-from pipeline.workspace import Workspace
+from pipeline.cli.workspace import Workspace
+from pipeline.core.errors import BadFileError, LoginError
+from pipeline.registry.client import Registry
+from pipeline.registry.credentials import Credentials
+from pipeline.registry.local_writer import Writer, find
 from tests import registry_process
 from tests.registry_process import running_registry
 

@@ -19,11 +19,12 @@ from typing import Any
 
 import pytest
 
-from pipeline import lock, render, wanted
-from pipeline.errors import BadFileError
-from pipeline.pinned import Driver, File, Lock, Toolchain
-from pipeline.plan import Pair, Plan
-from pipeline.rendered import LocalFile, Rendered
+from pipeline.config import lockfile, versions_toml
+from pipeline.config.records import Driver, File, Lock, Toolchain
+from pipeline.core.errors import BadFileError
+from pipeline.plan import render
+from pipeline.plan.dockerfile import LocalFile, Rendered
+from pipeline.plan.pairs import Pair, Plan
 from tests import samples
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -66,8 +67,12 @@ def proprietary_only() -> Lock:
 
 def everything(plan: Plan) -> list[Rendered]:
     """One Dockerfile of each template."""
-    renderer, lock = plan.renderer, plan.lock
-    shared = [renderer.toolchain(lock.toolchains[0]), renderer.base(lock.bases[0]), renderer.userspace(lock.drivers[0])]
+    renderer, lockfile = plan.renderer, plan.lock
+    shared = [
+        renderer.toolchain(lockfile.toolchains[0]),
+        renderer.base(lockfile.bases[0]),
+        renderer.userspace(lockfile.drivers[0]),
+    ]
     return [*shared, *(pair.rendered for pair in plan.pairs)]
 
 
@@ -89,10 +94,10 @@ def arm64() -> Plan:
 
 def arm64_run() -> Plan:
     """Flatcar's arm64 kernel as it is pinned (published config, kernel.org's source), NVIDIA's run file; compiled on amd64."""
-    lock, both = samples.vendor_lock("source", os="flatcar", toolchain="debian-12-source"), samples.both_arches()
-    named = (samples.changed(k, kernel="6.1.176-flatcar", releases=(samples.flatcar_release(),)) for k in lock.kernels)
+    lockfile, both = samples.vendor_lock("source", os="flatcar", toolchain="debian-12-source"), samples.both_arches()
+    named = (samples.changed(k, kernel="6.1.176-flatcar", releases=(samples.flatcar_release(),)) for k in lockfile.kernels)
     kernels = tuple(samples.of_arch(kernel, "arm64") for kernel in named)
-    drivers = tuple(samples.of_arch(driver, "arm64") for driver in lock.drivers)
+    drivers = tuple(samples.of_arch(driver, "arm64") for driver in lockfile.drivers)
     toolchains = (*both.toolchains, samples.cross_source())
     return a_plan(samples.changed(both, toolchains=toolchains, kernels=kernels, drivers=drivers))
 
@@ -240,7 +245,7 @@ def test_the_sha256_of_any_file_that_enters_an_image_is_in_a_text_and_changes_th
     for file in all_files(plain):
         sha256 = hashlib.sha256(file.sha256.encode()).hexdigest()
         assert any(file.sha256 in rendered.text for rendered in before), file
-        other = a_plan(lock.parse(lock.dump(plain).replace(file.sha256.encode(), sha256.encode())))
+        other = a_plan(lockfile.parse(lockfile.dump(plain).replace(file.sha256.encode(), sha256.encode())))
         assert any(sha256 in rendered.text for rendered in everything(other)), file
         assert first(other).recipe != recipe, file
 
@@ -339,7 +344,7 @@ def leaves(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("odd", ODD)
 def test_no_text_of_the_lock_may_hold_what_a_shell_or_a_dockerfile_would_take_for_more(odd: str) -> None:
-    data = lock.dump(samples.a_lock())
+    data = lockfile.dump(samples.a_lock())
     places = list(leaves(json.loads(data)))
     assert len(places) > 50
     for at in places:
@@ -347,18 +352,18 @@ def test_no_text_of_the_lock_may_hold_what_a_shell_or_a_dockerfile_would_take_fo
         holder = reduce(lambda value, key: value[key], at[:-1], document)
         holder[at[-1]] += odd
         with pytest.raises(BadFileError):
-            lock.parse(json.dumps(document).encode())
+            lockfile.parse(json.dumps(document).encode())
 
 
 @pytest.mark.parametrize("odd", ODD)
 def test_an_address_whose_last_part_is_no_plain_file_name_is_refused(odd: str) -> None:
     from_url = samples.package("kernel-devel", archive=None, path=None, urls=(f"https://example.com/a{odd}.rpm",))
     with pytest.raises(BadFileError):
-        lock.parse(lock.dump(samples.a_lock(kernels=(samples.kernel(headers=(from_url,)),))))
+        lockfile.parse(lockfile.dump(samples.a_lock(kernels=(samples.kernel(headers=(from_url,)),))))
 
 
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("wish", ['[build]\nmodules = ["nvidia{}"]\n', '[settings]\nsource_url = "https://example.com/x{}"\n'])
 def test_no_wish_that_reaches_a_text_may_hold_it_either(wish: str, odd: str) -> None:
     with pytest.raises(BadFileError):
-        wanted.parse(wish.format(odd.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')))
+        versions_toml.parse(wish.format(odd.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')))

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import retention
-from pipeline.errors import UsageError
-from pipeline.index import entry_of
-from pipeline.pinned import Kernel, OsRelease, Pending
-from pipeline.plan import Plan
-from pipeline.retention import Image, Verdict, image_from, judge, kept, unknown
+from pipeline.config.records import Kernel, OsRelease, Pending
+from pipeline.core.errors import UsageError
+from pipeline.outcomes import retention
+from pipeline.outcomes.index import entry_of
+from pipeline.outcomes.retention import Image, Verdict, image_from, judge, kept, unknown
+from pipeline.plan.pairs import Plan
 from tests import samples
 
 

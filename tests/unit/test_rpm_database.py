@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import rpm_database
-from pipeline.errors import IntegrityError
+from pipeline.core.errors import IntegrityError
+from pipeline.formats import rpm_database
 from tests import rpm_databases
 
 needs_rpm = pytest.mark.skipif(not rpm_databases.installed(), reason=rpm_databases.MISSING)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import partfile
-from pipeline.errors import DiskError
-from pipeline.partfile import PartFile
-from pipeline.pinned import File, kept
-from pipeline.workspace import Workspace
+from pipeline.cli.workspace import Workspace
+from pipeline.config.records import File, kept
+from pipeline.core.errors import DiskError
+from pipeline.fetch import partial_file
+from pipeline.fetch.partial_file import PartFile
 from tests import samples
 from tests.misbehaving_server import MisbehavingServer, drip
 from tests.small_project import SmallProject
@@ -62,7 +62,7 @@ def test_two_checkouts_that_want_one_file_at_once_get_it_once(server: Misbehavin
 
 
 def test_a_run_that_stands_still_is_not_waited_for_without_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partfile, "STANDSTILL", 0.3)
+    monkeypatch.setattr(partial_file, "STANDSTILL", 0.3)
     dest = tmp_path / "a"
     with PartFile(dest, SUM, len(DATA)):
         begun = time.monotonic()
@@ -72,9 +72,9 @@ def test_a_run_that_stands_still_is_not_waited_for_without_a_limit(tmp_path: Pat
 
 
 def test_a_run_that_goes_on_is_waited_for_beyond_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partfile, "STANDSTILL", 1.0)
+    monkeypatch.setattr(partial_file, "STANDSTILL", 1.0)
     fill = (
-        "import sys, time, pathlib; sys.path.insert(0, sys.argv[1]); from pipeline.partfile import PartFile\n"
+        "import sys, time, pathlib; sys.path.insert(0, sys.argv[1]); from pipeline.fetch.partial_file import PartFile\n"
         "with PartFile(pathlib.Path(sys.argv[2]), sys.argv[3], 2000) as part:\n"
         "    print('begun', flush=True)\n"
         "    for piece in range(8):\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.commands.inherited import Program
+from pipeline.cli.commands.doit_overrides import Program
 
 ROOT = Path(__file__).parents[2]
 NEED_AN_ENGINE = {"run", "test", "strace"}

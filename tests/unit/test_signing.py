@@ -12,14 +12,14 @@ from typing import Any, cast
 
 import pytest
 
-from pipeline import signing
-from pipeline.assemble import Store
-from pipeline.errors import BadFileError, UsageError
-from pipeline.index import Entry, Index
-from pipeline.parts import Workshop
-from pipeline.published import Published, push
-from pipeline.registry import Registry
-from pipeline.signing import signer
+from pipeline.build.assemble import Store
+from pipeline.build.shared_layers import Workshop
+from pipeline.core.errors import BadFileError, UsageError
+from pipeline.outcomes.index import Entry, Index
+from pipeline.publish import signing
+from pipeline.publish.index_image import Published, push
+from pipeline.publish.signing import signer
+from pipeline.registry.client import Registry
 from tests import registry_process, samples
 from tests.host_machine import make_key
 from tests.registry_process import running_registry

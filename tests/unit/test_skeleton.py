@@ -7,10 +7,10 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from pipeline import compat
-from pipeline.pinned import Kernel
-from pipeline.plan import Plan
-from pipeline.skeleton import Hole, Looked, Skeleton, StandIn
+from pipeline.config import compat
+from pipeline.config.records import Kernel
+from pipeline.plan.pairs import Plan
+from pipeline.plan.skeleton import Hole, Looked, Skeleton, StandIn
 from tests import samples
 
 VERSIONS = ("470.256.02", "535.261.03", "550.163.01", "580.95.05")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import trees
-from pipeline.errors import IntegrityError
-from pipeline.tree import Tree
-from pipeline.unpacking import to_tar
+from pipeline.core.errors import IntegrityError
+from pipeline.formats.unpacking import to_tar
+from pipeline.trees import tars
+from pipeline.trees.spec import Tree
 
 OWN, KERNEL = "linux-6.1.176", "6.1.176-mine"
 LIMIT = 64 << 20
@@ -37,7 +37,7 @@ def names(tarball: bytes, work: Path, config: bytes = b"CONFIG_PCI=y\n") -> dict
     scratch = work / "scratch"
     scratch.mkdir()
     try:
-        to_tar(trees.entries("source", paths, KERNEL, scratch, LIMIT), scratch / "out.tar")
+        to_tar(tars.entries("source", paths, KERNEL, scratch, LIMIT), scratch / "out.tar")
         with tarfile.open(scratch / "out.tar") as tar:
             return {info.name: info.linkname for info in tar}
     finally:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.wording import counted
+from pipeline.core.text import counted
 from tests import forked, samples
 from tests.faults import Asked, Fault, FaultyProxy, small_disk
 from tests.registry_process import MISSING, installed, running_registry

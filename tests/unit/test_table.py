@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UsageError
-from pipeline.index import Bytes, Entry, Index, Missing
-from pipeline.table import Filter, age, size, summary, table, why
+from pipeline.core.errors import UsageError
+from pipeline.outcomes.index import Bytes, Entry, Index, Missing
+from pipeline.outcomes.table import Filter, age, size, summary, table, why
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.commands.test import AREAS, FULL, WORKERS, pytest_words
-from pipeline.errors import UsageError
+from pipeline.cli.commands.test import AREAS, FULL, WORKERS, pytest_words
+from pipeline.core.errors import UsageError
 from tests.checkout import ROOT
 
 SHARED = [*WORKERS, "--durations=20"]

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import family_names, totals
-from pipeline import index as indexes
-from pipeline.matrix import as_built
-from pipeline.pinned import Os, Pending
-from pipeline.totals import Told
-from pipeline.versions import numbers_of
-from pipeline.workspace import Workspace
+from pipeline.cli.workspace import Workspace
+from pipeline.config import distributions
+from pipeline.config.records import Os, Pending
+from pipeline.core.versions import numbers_of
+from pipeline.outcomes import index as indexes
+from pipeline.outcomes import totals
+from pipeline.outcomes.totals import Told
+from pipeline.plan.matrix import as_built
 from tests import samples
 from tests.documents import ROOT
 from tests.registry_process import MISSING, installed, running_registry
@@ -66,7 +67,7 @@ def test_what_is_not_pinned_is_counted_as_the_index_counts_it() -> None:
 
 
 def test_every_family_has_a_name_that_people_use() -> None:
-    titles = {os: family_names.title(os) for os in (*family_names.NO_FEED, *family_names.names())}
+    titles = {os: distributions.title(os) for os in (*distributions.NO_FEED, *distributions.names())}
     assert titles["fedora-coreos"] == "Fedora CoreOS"
     assert titles["flatcar"] == "Flatcar"
     assert len(set(titles.values())) == len(titles)

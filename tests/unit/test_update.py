@@ -10,14 +10,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline import lock
-from pipeline.archives import Archives
-from pipeline.errors import UsageError
-from pipeline.fetch import Fetcher
-from pipeline.pinned import Driver, Kernel, Lock
-from pipeline.update import Result, update
-from pipeline.update_debian import debian_lock, read_debian
-from pipeline.wanted import Wanted
+from pipeline.config import lockfile
+from pipeline.config.records import Driver, Kernel, Lock
+from pipeline.config.versions_toml import Wanted
+from pipeline.core.errors import UsageError
+from pipeline.fetch.apt_sources import Archives
+from pipeline.fetch.fetcher import Fetcher
+from pipeline.update.debian import debian_lock, read_debian
+from pipeline.update.run import Result, update
 from tests import samples
 from tests.samples import changed, wishes
 from tests.signed_archive import Key, Served, SignedArchive
@@ -73,13 +73,13 @@ kernels = ["{K56}"]
         return Archives(self.wanted, {"DRIVER_ARCHIVES": self.told}, self.apt_root)
 
     def update(self, old: Lock | None = None) -> Result:
-        return update(self.wanted, old or lock.empty(), self.fetcher, self.archives)
+        return update(self.wanted, old or lockfile.empty(), self.fetcher, self.archives)
 
     def first(self) -> Lock:
         """The lock of an undisturbed first run, as it is read back from its file."""
         result = self.update()
         assert result.problems == []
-        return lock.parse(lock.dump(result.lock))
+        return lockfile.parse(lockfile.dump(result.lock))
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_a_second_update_changes_no_byte_even_when_the_archive_was_signed_anew(w
     world.archive.publish()
     result = world.update(held)
     assert (result.changes, result.problems) == ([], [])
-    assert lock.dump(result.lock) == lock.dump(held)
+    assert lockfile.dump(result.lock) == lockfile.dump(held)
 
 
 def test_the_order_in_which_an_index_lists_packages_does_not_matter(world: World) -> None:
@@ -199,8 +199,8 @@ def test_the_order_in_which_an_index_lists_packages_does_not_matter(world: World
     for stanzas in world.archive.packages.values():
         stanzas.reverse()
     world.archive.publish()
-    assert lock.dump(world.update(held).lock) == lock.dump(held)
-    assert lock.dump(world.update().lock) == lock.dump(held)
+    assert lockfile.dump(world.update(held).lock) == lockfile.dump(held)
+    assert lockfile.dump(world.update().lock) == lockfile.dump(held)
 
 
 def test_only_what_changed_takes_the_new_date(world: World) -> None:
@@ -230,12 +230,12 @@ def test_a_kernel_that_left_the_archive_is_stale_until_it_comes_back_with_its_ol
     assert gone.problems == []
     assert gone.changes == [f"~ kernel debian/amd64:{K47}: left the archive; kept as stale"]
     assert kernel(gone.lock, K47) == changed(kernel(held, K47), stale=True)
-    assert lock.dump(world.update(gone.lock).lock) == lock.dump(gone.lock)
+    assert lockfile.dump(world.update(gone.lock).lock) == lockfile.dump(gone.lock)
     world.archive.packages = packages
     world.archive.publish()
     back = world.update(gone.lock)
     assert back.changes == [f"~ kernel debian/amd64:{K47}: is in the archive again"]
-    assert lock.dump(back.lock) == lock.dump(held)
+    assert lockfile.dump(back.lock) == lockfile.dump(held)
 
 
 def test_a_driver_that_left_the_archive_is_stale_and_stays_wanted(world: World) -> None:
@@ -257,7 +257,7 @@ def test_what_is_no_longer_wanted_goes(world: World) -> None:
     ]
     without = wishes()
     emptied = update(without, held, world.fetcher, Archives(without, {}, world.apt_root))
-    assert emptied.lock == lock.empty()
+    assert emptied.lock == lockfile.empty()
     assert emptied.problems == []
 
 
@@ -305,7 +305,7 @@ def test_an_archive_that_is_not_right_is_named_and_everything_it_gave_is_kept(wo
     assert f"/dists/{suite}/" in problem
     assert problem.endswith("; what it gave before is kept")
     assert result.changes == []
-    assert lock.dump(result.lock) == lock.dump(held)
+    assert lockfile.dump(result.lock) == lockfile.dump(held)
 
 
 def test_a_dead_server_is_a_problem_and_the_lock_stays(world: World) -> None:
@@ -314,7 +314,7 @@ def test_a_dead_server_is_a_problem_and_the_lock_stays(world: World) -> None:
     result = world.update(held)
     assert len(result.problems) == 1
     assert world.server.url in result.problems[0]
-    assert lock.dump(result.lock) == lock.dump(held)
+    assert lockfile.dump(result.lock) == lockfile.dump(held)
 
 
 def test_the_next_base_serves_where_the_first_is_gone_or_signed_by_someone_else(world: World, tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def test_a_base_package_that_does_not_exist_is_a_problem_in_apts_words(world: Wo
     result = world.update(held)
     (problem,) = result.problems
     assert "Unable to locate package no-such-package" in problem
-    assert lock.dump(result.lock) == lock.dump(held)
+    assert lockfile.dump(result.lock) == lockfile.dump(held)
 
 
 @pytest.mark.parametrize(
@@ -427,6 +427,6 @@ def test_a_kernel_with_a_name_that_is_none_reaches_no_tag_and_no_dockerfile(worl
 def test_what_the_update_gives_can_be_written_and_read_back(world: World, tmp_path: Path) -> None:
     result = world.update()
     path = tmp_path / "versions.lock"
-    assert lock.write(path, lock.dump(result.lock))
-    assert lock.load(path) == result.lock
+    assert lockfile.write(path, lockfile.dump(result.lock))
+    assert lockfile.load(path) == result.lock
     assert b"127.0.0.1" not in path.read_bytes()

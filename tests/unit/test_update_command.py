@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import lock
-from pipeline.upstream import fedora_coreos, flatcar
+from pipeline.config import lockfile
+from pipeline.upstream.coreos import fedora_coreos, flatcar
 from tests.misbehaving_server import Answer, MisbehavingServer, html_page
 from tests.recorded_upstream import documents, good, mirrors, path_of, serve
 from tests.small_project import SmallProject
@@ -29,7 +29,7 @@ ahead = false
 def project(server: MisbehavingServer, shared: Path, tmp_path: Path) -> SmallProject:
     serve(server, documents(shared / "upstream"))
     told = mirrors(server, tmp_path / "mirrors.toml")
-    return SmallProject(tmp_path / "project", lock.empty(), WISHES, DRIVER_MIRRORS=str(told), NO_PROXY="127.0.0.1")
+    return SmallProject(tmp_path / "project", lockfile.empty(), WISHES, DRIVER_MIRRORS=str(told), NO_PROXY="127.0.0.1")
 
 
 def held(project: SmallProject) -> bytes:
@@ -40,7 +40,7 @@ def test_an_update_writes_the_lock_and_tells_in_markdown_what_came(project: Smal
     done = project.doit("update")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("### Came\n\n- pending kernel fedora-coreos/amd64:unknown (stable 44.20260607.3.1, ")
-    assert len(lock.parse(held(project)).pending) == 14
+    assert len(lockfile.parse(held(project)).pending) == 14
     again = project.doit("update")
     assert again.stdout.startswith("nothing changed\n")
 
@@ -73,7 +73,7 @@ def test_a_source_that_fails_is_named_on_stderr_with_status_2_and_what_the_other
     (line,) = done.stderr.splitlines()
     assert line.startswith("doit: flatcar lts: https://www.flatcar.org/releases-json/releases-lts.json")
     assert "### Could not be read; what was known of it is kept\n" in done.stdout
-    channels = {r.channel for p in lock.parse(held(project)).pending for r in p.releases}
+    channels = {r.channel for p in lockfile.parse(held(project)).pending for r in p.releases}
     assert channels == {"stable"}
 
 
@@ -121,12 +121,12 @@ def test_a_lock_that_cannot_be_read_is_written_anew_only_where_every_source_answ
     mended = project.doit("update")
     assert mended.returncode == 0
     assert "it is written anew from the upstreams" in mended.stderr
-    assert len(lock.parse(held(project)).pending) == 8
+    assert len(lockfile.parse(held(project)).pending) == 8
 
 
 def test_a_run_that_builds_nothing_loads_nothing_that_reads_upstreams() -> None:
-    code = "import sys, pipeline.commands.run, pipeline.commands.status, pipeline.tasks; print(*sys.modules)"
+    code = "import sys, pipeline.cli.commands.run, pipeline.cli.commands.status, pipeline.cli.tasks; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
-    assert "pipeline.plan" in loaded
-    tables = {"pipeline.upstream", "pipeline.upstream.policy", "pipeline.upstream.nvidia_wishes"}
-    assert {name for name in loaded if name.startswith(("pipeline.upstream", "pipeline.update"))} == tables
+    assert "pipeline.plan.pairs" in loaded
+    tables = {"pipeline.upstream", "pipeline.config.source_policy", "pipeline.config.nvidia_policy"}
+    assert {name for name in loaded if name.startswith(("pipeline.upstream", "pipeline.update.run"))} == tables

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import lock
-from pipeline.archives import Archives
-from pipeline.errors import BadFileError
-from pipeline.fetch import Fetcher
-from pipeline.pinned import Lock
-from pipeline.update import Result, update
-from pipeline.update_debian import wished
-from pipeline.wanted import Debian
+from pipeline.config import lockfile
+from pipeline.config.records import Lock
+from pipeline.config.versions_toml import Debian
+from pipeline.core.errors import BadFileError
+from pipeline.fetch.apt_sources import Archives
+from pipeline.fetch.fetcher import Fetcher
+from pipeline.update.debian import wished
+from pipeline.update.run import Result, update
 from tests.samples import wishes
 from tests.signed_archive import Served, SignedArchive
 
@@ -116,7 +116,7 @@ def test_a_kernel_that_keep_no_longer_reaches_goes_and_one_that_left_the_archive
 ) -> None:
     archive.add("bookworm", "main", "linux-compiler-gcc-12-x86", "6.1.176-1")
     archive.publish()
-    first = run(archive, archive_server, fetcher, lock.empty(), "['6.1.0-*-cloud-amd64']", keep=3)
+    first = run(archive, archive_server, fetcher, lockfile.empty(), "['6.1.0-*-cloud-amd64']", keep=3)
     assert first.problems == []
     assert [k.kernel for k in first.lock.kernels] == [f"6.1.0-{abi}-cloud-amd64" for abi in (47, 50, 56)]
     narrower = run(archive, archive_server, fetcher, first.lock, "['6.1.0-*-cloud-amd64']", keep=2)
@@ -155,7 +155,7 @@ def test_both_architectures_get_their_kernels_base_and_toolchain_from_their_own_
     with_arm64(archive)
     archive.publish()
     patterns = "['6.1.0-50-arm64', '*-cloud-amd64']"
-    result = run(archive, archive_server, fetcher, lock.empty(), patterns, keep=1)
+    result = run(archive, archive_server, fetcher, lockfile.empty(), patterns, keep=1)
     assert result.problems == []
     assert [(k.arch, k.kernel) for k in result.lock.kernels] == [
         ("arm64", "6.1.0-50-arm64"),
@@ -172,7 +172,7 @@ def test_both_architectures_get_their_kernels_base_and_toolchain_from_their_own_
         "linux-kbuild-6.1",
     ]
     again = run(archive, archive_server, fetcher, result.lock, patterns, keep=1)
-    assert lock.dump(again.lock) == lock.dump(result.lock)
+    assert lockfile.dump(again.lock) == lockfile.dump(result.lock)
 
 
 @needs_apt
@@ -183,7 +183,7 @@ def test_a_cross_toolchain_and_kbuilds_programs_come_from_the_architecture_that_
     archive.add("bookworm", "main", "gcc-12-aarch64-linux-gnu", "12.2.0-14cross1", "libc6 (>= 2.34), binutils")
     archive.publish()
     patterns, cross = "['6.1.0-50-arm64', '*-cloud-amd64']", "{arm64 = 'amd64'}"
-    result = run(archive, archive_server, fetcher, lock.empty(), patterns, keep=1, cross=cross)
+    result = run(archive, archive_server, fetcher, lockfile.empty(), patterns, keep=1, cross=cross)
     assert result.problems == []
     native, crossing = result.lock.toolchains
     assert (native.arch, native.runs_on, native.prefix, native.gcc) == ("amd64", None, "", "12.2.0")
@@ -198,7 +198,7 @@ def test_a_cross_toolchain_and_kbuilds_programs_come_from_the_architecture_that_
     (base,) = (b for b in result.lock.bases if b.arch == "arm64")
     assert all((f.path or "").endswith(("_arm64.deb", "_all.deb")) for f in base.packages)
     again = run(archive, archive_server, fetcher, result.lock, patterns, keep=1, cross=cross)
-    assert lock.dump(again.lock) == lock.dump(result.lock)
+    assert lockfile.dump(again.lock) == lockfile.dump(result.lock)
 
 
 @needs_apt
@@ -209,7 +209,7 @@ def test_where_kbuilds_programs_are_not_those_of_the_headers_the_kernel_waits(
     archive.add("bookworm", "main", "gcc-12-aarch64-linux-gnu", "12.2.0-14cross1", "libc6 (>= 2.34), binutils")
     archive.add("bookworm", "main", "linux-kbuild-6.1", "6.1.177-1", Architecture="arm64")
     archive.publish()
-    result = run(archive, archive_server, fetcher, lock.empty(), "['6.1.0-50-arm64']", cross="{arm64 = 'amd64'}")
+    result = run(archive, archive_server, fetcher, lockfile.empty(), "['6.1.0-50-arm64']", cross="{arm64 = 'amd64'}")
     assert result.problems[0].startswith(
         "debian/arm64: kernel 6.1.0-50-arm64: linux-kbuild-6.1 6.1.177-1 is not listed for the architecture that compiles"
     )

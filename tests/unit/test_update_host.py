@@ -15,25 +15,26 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline import host_lock, lock, vmlinux
-from pipeline.archives import Archives
-from pipeline.artefacts import Artefacts
-from pipeline.compat import Compat
-from pipeline.errors import BadFileError, IntegrityError, PipelineError, UpstreamDataError, UsageError
-from pipeline.fetch import Fetcher
-from pipeline.inputs import Inputs
-from pipeline.kernel_files import unprovable
-from pipeline.means import Means
-from pipeline.mirrors import load
-from pipeline.pin_source import KERNEL_ORG, kernel_org_version
-from pipeline.pinned import Lock
-from pipeline.plan import Plan
-from pipeline.policies import policies
-from pipeline.render import Renderer
-from pipeline.this_machine import no_config, this_machine
-from pipeline.update_host import Result, Sources, update_host
-from pipeline.wanted import Wanted
-from pipeline.workspace import Workspace
+from pipeline.cli.workspace import Workspace
+from pipeline.config import host_lockfile, lockfile
+from pipeline.config.compat import Compat
+from pipeline.config.policies import policies
+from pipeline.config.records import Lock
+from pipeline.config.versions_toml import Wanted
+from pipeline.core.errors import BadFileError, IntegrityError, PipelineError, UpstreamDataError, UsageError
+from pipeline.fetch.apt_sources import Archives
+from pipeline.fetch.fetcher import Fetcher
+from pipeline.fetch.mirrors import load
+from pipeline.fetch.store import Inputs
+from pipeline.fetch.vendor_files import Artefacts
+from pipeline.formats import kernel_image
+from pipeline.plan.pairs import Plan
+from pipeline.plan.render import Renderer
+from pipeline.proof.kernel_files import unprovable
+from pipeline.update.context import Means
+from pipeline.update.host import Result, Sources, update_host
+from pipeline.update.pin_source import KERNEL_ORG, kernel_org_version
+from pipeline.update.this_machine import no_config, this_machine
 from tests import samples
 from tests.documents import README
 from tests.misbehaving_server import MisbehavingServer, file
@@ -164,7 +165,7 @@ def test_the_same_machine_gives_the_same_bytes_even_when_the_archive_was_signed_
     first = world.pin().lock
     world.archive.date = "Sun, 12 Jul 2026 10:00:00 UTC"
     world.archive.publish()
-    assert lock.dump(world.pin(held=first).lock) == lock.dump(first)
+    assert lockfile.dump(world.pin(held=first).lock) == lockfile.dump(first)
 
 
 def test_another_machines_files_can_be_named(world: World, tmp_path: Path) -> None:
@@ -330,7 +331,7 @@ def test_an_unpacked_kernel_says_its_release_in_its_greeting(tmp_path: Path) -> 
     (tmp_path / "vmlinux").write_bytes(greeting)
     (tmp_path / "Image.gz").write_bytes(gzip.compress(greeting))
     (tmp_path / "other").write_bytes(b"nothing")
-    assert [vmlinux.release(tmp_path / name) for name in ("vmlinux", "Image.gz", "other")] == [RELEASE, RELEASE, None]
+    assert [kernel_image.release(tmp_path / name) for name in ("vmlinux", "Image.gz", "other")] == [RELEASE, RELEASE, None]
 
 
 @pytest.mark.parametrize(
@@ -350,7 +351,7 @@ def test_a_release_begins_with_its_version_of_kernel_org(release: str, version: 
 
 
 def test_a_pair_of_the_machine_is_chosen_as_image_host_and_keeps_the_plain_tag(world: World) -> None:
-    both = host_lock.merged(world.main, world.pin().lock)
+    both = host_lockfile.merged(world.main, world.pin().lock)
     plan = Plan(world.wanted, both, Renderer(world.wanted, both))
     (pair,) = plan.select(["image:host*"])
     assert pair.id == f"host/amd64:{RELEASE}-535.261.03"
@@ -364,7 +365,7 @@ def test_a_machine_that_goes_to_another_kernel_gets_another_recipe(world: World)
 
     def pair(release: str) -> tuple[str, str]:
         world.put("proc/config.gz", gzip.compress(config(local=release.removeprefix("6.1.176"))))
-        both = host_lock.merged(world.main, world.pin(running=release).lock)
+        both = host_lockfile.merged(world.main, world.pin(running=release).lock)
         (found,) = Plan(world.wanted, both, Renderer(world.wanted, both)).select(["image:host*"])
         return found.recipe, found.rendered.text
 
@@ -385,7 +386,7 @@ class Edited:
         """What is said of the file with these changes of its kernel."""
         (kernel,) = self.good.kernels
         made = msgspec.structs.replace(self.good, kernels=(msgspec.structs.replace(kernel, **changes),))
-        return self.of(lock.dump(made))
+        return self.of(lockfile.dump(made))
 
     def of(self, data: bytes) -> str:
         (self.root / "versions.host.lock").write_bytes(data)
@@ -399,9 +400,9 @@ class Edited:
 def edited(world: World, tmp_path: Path) -> Edited:
     root = tmp_path / "checkout"
     root.mkdir()
-    (root / "versions.lock").write_bytes(lock.dump(world.main))
+    (root / "versions.lock").write_bytes(lockfile.dump(world.main))
     good = world.pin().lock
-    (root / "versions.host.lock").write_bytes(lock.dump(good))
+    (root / "versions.host.lock").write_bytes(lockfile.dump(good))
     assert RELEASE in [k.kernel for k in Workspace(root).lock.kernels]
     return Edited(root, good)
 
@@ -410,19 +411,19 @@ def test_versions_host_lock_is_read_as_strictly_as_the_other(edited: Edited) -> 
     assert "versions.lock does not pin driver 580.95.05 any more: 'doit update --host'" in edited.says(drivers=("580.95.05",))
     assert "debian/amd64:6.1.176-mine is no machine's own kernel" in edited.says(os="debian")
     assert "no toolchain debian-13 for amd64" in edited.says(toolchain="debian-13")
-    assert "'6.1 x' is not a kernel release" in edited.of(lock.dump(edited.good).replace(b'"6.1.176-mine"', b'"6.1 x"', 1))
+    assert "'6.1 x' is not a kernel release" in edited.of(lockfile.dump(edited.good).replace(b'"6.1.176-mine"', b'"6.1 x"', 1))
     assert "versions.lock pins 6.1.0-50-cloud-amd64 itself by now" in edited.says(kernel="6.1.0-50-cloud-amd64")
     assert "versions.host.lock: Input data was truncated" in edited.of(b'{"schema"')
     assert "unknown field `host`" in edited.of(b'{"schema": 1, "host": {}}')
     everything = msgspec.structs.replace(edited.good, drivers=samples.a_lock().drivers)
-    assert "it holds more than kernels and toolchains" in edited.of(lock.dump(everything))
+    assert "it holds more than kernels and toolchains" in edited.of(lockfile.dump(everything))
 
 
 def test_a_file_of_one_machine_is_refused_in_versions_lock(world: World) -> None:
     host = world.pin().lock
-    both = host_lock.merged(world.main, host)
+    both = host_lockfile.merged(world.main, host)
     with pytest.raises(BadFileError, match="config is a file of one machine, which no other has"):
-        lock.parse(lock.dump(both))
+        lockfile.parse(lockfile.dump(both))
 
 
 def test_a_pinned_file_that_the_store_lost_is_taken_from_the_machine_again_and_only_as_it_was(world: World) -> None:

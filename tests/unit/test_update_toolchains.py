@@ -7,11 +7,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline import lock
-from pipeline.pinned import Lock
-from pipeline.policies import policies
-from pipeline.update_coreos import Notes
-from pipeline.update_toolchains import vendor_toolchains
+from pipeline.config import lockfile
+from pipeline.config.policies import policies
+from pipeline.config.records import Lock
+from pipeline.update.reconcile import Notes
+from pipeline.update.toolchains import vendor_toolchains
 from tests import samples
 from tests.signed_archive import Key
 from tests.standins import packing
@@ -54,7 +54,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def updated(vendor: Vendor, held: Lock | None = None, *, key: str = "", arch: str = "amd64") -> tuple[Lock, Notes]:
     values = {"key": key or fingerprint(vendor.key), "url": KEY_URL, "digest": "0" * 64, "package": URL, "arch": arch}
     wishes = samples.wishes(WISHES.format(**values))
-    notes, start = Notes(), held or lock.empty()
+    notes, start = Notes(), held or lockfile.empty()
     return vendor_toolchains(wishes.toolchains, policies(wishes), start, vendor.means(), notes), notes
 
 
@@ -95,7 +95,7 @@ def test_a_package_that_cannot_be_vouched_for_is_one_line_and_what_was_pinned_st
     assert made.toolchains == (), "nothing of it is pinned"
     before = samples.fedora()
     older = msgspec.structs.replace(before, packages=(samples.vendor_file(URL.replace("15.2.1", "15.2.0")),))
-    kept, notes = updated(vendor, msgspec.structs.replace(lock.empty(), toolchains=(older,)), key=key)
+    kept, notes = updated(vendor, msgspec.structs.replace(lockfile.empty(), toolchains=(older,)), key=key)
     assert kept.toolchains == (older,)
     assert notes.problems[0].endswith("; the pinned one is kept")
 
@@ -134,6 +134,6 @@ def test_without_the_vendors_key_no_package_is_taken(vendor: Vendor, package: Pa
         WISHES.format(key="0" * 40, url=KEY_URL, digest="0" * 64, package=URL, arch="amd64").split("\n\n", 1)[1]
     )
     notes = Notes()
-    vendor_toolchains(wishes.toolchains, policies(wishes), lock.empty(), vendor.means(), notes)
+    vendor_toolchains(wishes.toolchains, policies(wishes), lockfile.empty(), vendor.means(), notes)
     assert "its vendor's key belongs in [fedora-coreos] keys" in notes.problems[0]
     assert not vendor.asked

@@ -14,19 +14,21 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline import lock, pin
-from pipeline import mirrors as mirror_files
-from pipeline.archives import Archives
-from pipeline.changes import describe
-from pipeline.errors import BadFileError
-from pipeline.fetch import Fetcher
-from pipeline.means import Means, Unpinned
-from pipeline.pinned import Driver, Kernel, Lock, Pending
-from pipeline.summary import summary
-from pipeline.update import Result, update
-from pipeline.upstream import fedora_coreos, flatcar, nvidia_feeds
-from pipeline.upstream.families import flatcar as flatcar_family
-from pipeline.upstream.nvidia_policy import Chosen
+from pipeline.config import lockfile
+from pipeline.config.records import Driver, Kernel, Lock, Pending
+from pipeline.core.errors import BadFileError
+from pipeline.fetch import mirrors as mirror_files
+from pipeline.fetch.apt_sources import Archives
+from pipeline.fetch.fetcher import Fetcher
+from pipeline.update import pin
+from pipeline.update.changes import describe
+from pipeline.update.context import Means, Unpinned
+from pipeline.update.families import flatcar as flatcar_family
+from pipeline.update.run import Result, update
+from pipeline.update.summary import summary
+from pipeline.upstream.coreos import fedora_coreos, flatcar
+from pipeline.upstream.nvidia import feeds
+from pipeline.upstream.nvidia.selection import Chosen
 from pipeline.upstream.records import Release
 from tests import samples
 from tests.misbehaving_server import MisbehavingServer, cut, hangs_up, html_page, raw, redirect, status, zeros
@@ -56,7 +58,7 @@ class World:
     fetcher: Fetcher
     folder: Path
     policy: str = POLICY
-    start: Lock = field(default_factory=lock.empty)
+    start: Lock = field(default_factory=lockfile.empty)
 
     def update(self, old: Lock | None = None, *, accept_fewer: bool = False) -> Result:
         wanted = wishes(self.policy)
@@ -73,7 +75,7 @@ class World:
         """The lock of an undisturbed first run, as read back from its file."""
         result = self.update()
         assert result.problems == []
-        return lock.parse(lock.dump(result.lock))
+        return lockfile.parse(lockfile.dump(result.lock))
 
     def says(self, url: str, data: bytes) -> None:
         """From now on ``url`` holds ``data``."""
@@ -89,9 +91,9 @@ class World:
 @pytest.fixture(scope="module")
 def recorded(shared: Path) -> dict[str, bytes]:
     found = documents(shared / "upstream")
-    found[nvidia_feeds.END_OF_LIFE_URL] = ENDS
-    latest = found[nvidia_feeds.latest_url("amd64")]
-    found[nvidia_feeds.latest_url("arm64")] = latest.replace(b"x86_64", b"aarch64")
+    found[feeds.END_OF_LIFE_URL] = ENDS
+    latest = found[feeds.latest_url("amd64")]
+    found[feeds.latest_url("arm64")] = latest.replace(b"x86_64", b"aarch64")
     return found
 
 
@@ -179,8 +181,8 @@ def test_the_lock_says_which_releases_are_rolled_out_as_the_recorded_feeds_have_
     }
     held = world.first()
     assert rolled_out(held) == {f"{a} {s} {v}" for a in ("amd64", "arm64") for s, both in versions.items() for v in both}
-    assert lock.dump(held).count(b'"rollout": true') == 12
-    assert b'"rollout": false' not in lock.dump(held)
+    assert lockfile.dump(held).count(b'"rollout": true') == 12
+    assert b'"rollout": false' not in lockfile.dump(held)
 
 
 def test_how_far_a_rollout_is_changes_nothing_and_its_end_is_a_change_that_is_told(world: World) -> None:
@@ -188,7 +190,7 @@ def test_how_far_a_rollout_is_changes_nothing_and_its_end_is_a_change_that_is_to
     held = world.first()
     assert of_stable(held) == {"amd64 stable 44.20260707.3.1", "arm64 stable 44.20260707.3.1"}
     world.says(UPDATES, updates_with(world, start_epoch=1784900000, start_percentage=0.75, duration_minutes=60))
-    assert lock.dump(world.update(held).lock) == lock.dump(held)
+    assert lockfile.dump(world.update(held).lock) == lockfile.dump(held)
     world.says(UPDATES, updates_with(world))
     ended = world.update(held)
     assert of_stable(ended.lock) == set()
@@ -206,9 +208,9 @@ def test_while_the_feed_of_rollouts_fails_what_it_said_last_stands(world: World)
 
 
 def test_a_rollout_that_is_no_yes_or_no_is_refused(world: World) -> None:
-    data = lock.dump(world.first())
+    data = lockfile.dump(world.first())
     with pytest.raises(BadFileError, match="rollout"):
-        lock.parse(data.replace(b'"rollout": true', b'"rollout": "soon"', 1))
+        lockfile.parse(data.replace(b'"rollout": true', b'"rollout": "soon"', 1))
 
 
 def test_a_build_whose_metadata_has_the_kernel_is_asked_once_and_never_again(world: World) -> None:
@@ -220,7 +222,7 @@ def test_a_build_whose_metadata_has_the_kernel_is_asked_once_and_never_again(wor
     assert path_of(COMMITMETA) in world.asked()
     again = world.update(held)
     assert path_of(COMMITMETA) not in world.asked()
-    assert lock.dump(again.lock) == lock.dump(held)
+    assert lockfile.dump(again.lock) == lockfile.dump(held)
 
 
 def test_the_drivers_are_the_newest_of_each_supported_branch_pending_with_their_sources(world: World) -> None:
@@ -257,12 +259,12 @@ def test_a_refresh_is_one_request_a_feed_and_one_for_each_release_never_seen_bef
 
 def test_a_second_run_changes_no_byte_though_the_feeds_are_written_in_another_order(world: World) -> None:
     held = world.first()
-    for url in (STABLE, nvidia_feeds.DATA_CENTRE_URL):
+    for url in (STABLE, feeds.DATA_CENTRE_URL):
         turned = dict(reversed(json.loads(world.documents[url]).items()))
         world.says(url, json.dumps(turned).encode())
     result = world.update(held)
     assert (result.changes, result.problems) == ([], [])
-    assert lock.dump(result.lock) == lock.dump(held)
+    assert lockfile.dump(result.lock) == lockfile.dump(held)
 
 
 def test_the_summary_tells_what_came_why_it_waits_and_what_to_know_and_fits_a_pull_request(world: World) -> None:
@@ -278,7 +280,7 @@ def test_the_summary_tells_what_came_why_it_waits_and_what_to_know_and_fits_a_pu
 
 def test_a_summary_of_thousands_of_lines_is_cut_where_a_pull_request_ends() -> None:
     changes = [f"+ kernel flatcar/amd64:6.12.{n}-flatcar ({'x' * 900})" for n in range(5_000)]
-    text = summary(lock.empty(), changes, changes, changes)
+    text = summary(lockfile.empty(), changes, changes, changes)
     assert text.count("- … and 4981 more") == 3
     assert len(text) <= 65_536
 
@@ -295,7 +297,7 @@ def test_nothing_is_asked_of_a_source_without_a_table(world: World) -> None:
 
 def test_container_linux_is_off_until_it_is_enabled_with_a_reason(world: World) -> None:
     world.policy = "[container-linux]\nkeep = 2\n"
-    assert world.first() == lock.empty()
+    assert world.first() == lockfile.empty()
     assert world.asked() == []
     world.policy = "[container-linux]\nenabled = true\nreason = 'a lab still runs it'\nkeep = 2\n"
     (entry,) = world.first().pending
@@ -373,8 +375,8 @@ FEEDS = (
     (fedora_coreos.updates_url("testing"), "fedora-coreos testing"),
     (fedora_coreos.releases_url("next"), "fedora-coreos next"),
     (flatcar.feed_url("lts"), "flatcar lts"),
-    (nvidia_feeds.DATA_CENTRE_URL, "nvidia"),
-    (nvidia_feeds.END_OF_LIFE_URL, "nvidia"),
+    (feeds.DATA_CENTRE_URL, "nvidia"),
+    (feeds.END_OF_LIFE_URL, "nvidia"),
 )
 # Every way in which one feed can be wrong, and of the others three each, in turn: a test is a whole update of every source.
 WRONG_FEEDS = [
@@ -398,7 +400,7 @@ def test_a_feed_that_is_not_right_is_named_and_the_lock_keeps_every_byte(
     assert all(problem.startswith(named) and url in problem for problem in result.problems)
     assert "kept" in result.problems[0]
     assert result.changes == []
-    assert lock.dump(result.lock) == lock.dump(held)
+    assert lockfile.dump(result.lock) == lockfile.dump(held)
     world.says(url, world.documents[url])
     mended = world.update(held)
     assert (mended.problems, mended.changes) == ([], [])
@@ -410,7 +412,7 @@ def test_all_servers_dead_keeps_everything_and_names_every_source(world: World) 
         world.server.says(path_of(url), hangs_up())
     result = world.update(held)
     assert {problem.split(" ")[0].rstrip(":") for problem in result.problems} == {"fedora-coreos", "flatcar", "nvidia"}
-    assert lock.dump(result.lock) == lock.dump(held)
+    assert lockfile.dump(result.lock) == lockfile.dump(held)
 
 
 def test_what_may_pass_by_itself_is_asked_again_as_the_server_says(world: World) -> None:
@@ -429,7 +431,7 @@ def test_a_kernel_that_is_a_command_or_a_path_never_reaches_the_lock(world: Worl
     feed["4593.2.5"]["major_software"]["kernel"] = [kernel]
     world.says(STABLE, json.dumps(feed).encode())
     result = world.update(held)
-    assert lock.dump(result.lock) == lock.dump(held)
+    assert lockfile.dump(result.lock) == lockfile.dump(held)
     assert (result.problems or result.reports)[0].startswith("flatcar")
     world.says(COMMITMETA, json.dumps({"ostree.linux": kernel}).encode())
     assert any(COMMITMETA in problem for problem in world.update().problems)
@@ -472,7 +474,7 @@ def test_a_source_that_lists_far_less_is_refused_until_told_otherwise(world: Wor
     world.says(STABLE, without(feed, *versions[-10:]))
     result = world.update(held)
     assert any(line.startswith("flatcar stable: lists 0 of the 6 releases that the lock has of it") for line in result.problems)
-    assert lock.dump(result.lock) == lock.dump(held)
+    assert lockfile.dump(result.lock) == lockfile.dump(held)
     told = world.update(held, accept_fewer=True)
     assert told.problems == []
     assert "stable 4593.2.5" not in [r for p in told.lock.pending for r in releases(p)]
@@ -480,11 +482,11 @@ def test_a_source_that_lists_far_less_is_refused_until_told_otherwise(world: Wor
 
 def test_a_source_that_fails_loses_nothing_even_where_fewer_are_accepted(world: World) -> None:
     held = world.first()
-    for url in (STABLE, fedora_coreos.releases_url("next"), nvidia_feeds.DATA_CENTRE_URL):
+    for url in (STABLE, fedora_coreos.releases_url("next"), feeds.DATA_CENTRE_URL):
         world.server.says(path_of(url), status(404))
     result = world.update(held, accept_fewer=True)
     assert len(result.problems) == 3
-    assert lock.dump(result.lock) == lock.dump(held)
+    assert lockfile.dump(result.lock) == lockfile.dump(held)
 
 
 def test_a_release_goes_when_newer_ones_have_taken_its_place(world: World) -> None:
@@ -501,32 +503,32 @@ def test_a_release_goes_when_newer_ones_have_taken_its_place(world: World) -> No
 
 def test_a_driver_whose_branch_is_no_longer_listed_is_kept_and_a_lower_one_does_not_replace_it(world: World) -> None:
     held = world.first()
-    feed = json.loads(world.documents[nvidia_feeds.DATA_CENTRE_URL])
+    feed = json.loads(world.documents[feeds.DATA_CENTRE_URL])
     feed["535"]["driver_info"] = [d for d in feed["535"]["driver_info"] if d["release_version"] != "535.161.08"]
-    world.says(nvidia_feeds.DATA_CENTRE_URL, json.dumps(feed).encode())
+    world.says(feeds.DATA_CENTRE_URL, json.dumps(feed).encode())
     result = world.update(held)
     assert result.problems == []
     assert "nvidia 535.161.08 is no longer listed; kept ('doit update --accept-fewer' drops it)" in result.reports
-    assert lock.dump(result.lock) == lock.dump(held)
+    assert lockfile.dump(result.lock) == lockfile.dump(held)
     told = world.update(held, accept_fewer=True)
     assert [d.version for d in told.lock.pending_drivers if d.arch == "amd64"] == ["535.161.07", "550.54.15"]
 
 
 def test_drivers_that_all_vanish_at_once_are_refused(world: World) -> None:
     held = world.first()
-    feed = json.loads(world.documents[nvidia_feeds.DATA_CENTRE_URL])
-    world.says(nvidia_feeds.DATA_CENTRE_URL, json.dumps({"515": feed["515"]}).encode())
+    feed = json.loads(world.documents[feeds.DATA_CENTRE_URL])
+    world.says(feeds.DATA_CENTRE_URL, json.dumps({"515": feed["515"]}).encode())
     result = world.update(held)
     assert any(line.startswith("nvidia: the sources list 0 of the 2 drivers") for line in result.problems)
-    assert lock.dump(result.lock) == lock.dump(held)
+    assert lockfile.dump(result.lock) == lockfile.dump(held)
 
 
 def test_a_newer_driver_replaces_the_held_one_of_its_branch(world: World) -> None:
     held = world.first()
-    feed = json.loads(world.documents[nvidia_feeds.DATA_CENTRE_URL])
+    feed = json.loads(world.documents[feeds.DATA_CENTRE_URL])
     newer = json.loads(json.dumps(feed["550"]["driver_info"][0]).replace("550.54.15", "550.90.07"))
     feed["550"]["driver_info"].append(newer)
-    world.says(nvidia_feeds.DATA_CENTRE_URL, json.dumps(feed).encode())
+    world.says(feeds.DATA_CENTRE_URL, json.dumps(feed).encode())
     result = world.update(held)
     assert "+ pending driver 550.90.07/amd64" in result.changes
     assert "- pending driver 550.54.15/amd64: no longer wanted" in result.changes
@@ -596,7 +598,7 @@ def test_what_a_pin_function_gives_is_merged_by_kernel_and_headers_and_asked_for
     asked.clear()
     again = world.update(held)
     assert set(asked) == {"lts 4081.3.8", "lts 4081.3.9", "lts 4081.3.10"}
-    assert lock.dump(again.lock) == lock.dump(held)
+    assert lockfile.dump(again.lock) == lockfile.dump(held)
     feed = json.loads(world.documents[STABLE])
     feed["4593.2.6"] = feed["4593.2.5"]
     world.says(STABLE, json.dumps(feed).encode())
@@ -617,7 +619,7 @@ def test_a_pin_function_whose_server_fails_leaves_the_entry_pending_with_that_re
     held = world.first()
     reason = pending(held, "flatcar")["6.12.102-flatcar"].reason
     assert "https://stable.release.flatcar-linux.net/4593.2.5: 404 Not Found" in reason
-    assert world.server.base.encode() not in lock.dump(held)
+    assert world.server.base.encode() not in lockfile.dump(held)
 
 
 def test_a_driver_that_is_pinned_leaves_the_pending_ones(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -637,7 +639,7 @@ def test_a_release_under_two_kernels_of_one_name_is_shown_as_pending_in_the_lock
     held = world.first()
     twice = msgspec.structs.replace(held, pending=(*held.pending, held.pending[0]))
     with pytest.raises(BadFileError, match="two entries for pending"):
-        lock.parse(lock.dump(twice))
+        lockfile.parse(lockfile.dump(twice))
 
 
 @pytest.mark.parametrize(
@@ -652,12 +654,12 @@ def test_a_release_under_two_kernels_of_one_name_is_shown_as_pending_in_the_lock
 )
 def test_a_pending_entry_with_an_odd_value_is_a_lock_error(wrong: tuple[str, str]) -> None:
     sound = Pending(os="flatcar", arch="amd64", kernel="6.12.102-flatcar", drivers=("535.261.03",), reason="not pinned")
-    data = lock.dump(samples.a_lock(pending=(sound,)))
-    assert lock.parse(data).pending == (sound,)
+    data = lockfile.dump(samples.a_lock(pending=(sound,)))
+    assert lockfile.parse(data).pending == (sound,)
     spoilt = data.decode().replace(*wrong)
     assert spoilt != data.decode()
     with pytest.raises(BadFileError, match=r"at `\$.pending"):
-        lock.parse(spoilt.encode())
+        lockfile.parse(spoilt.encode())
 
 
 def test_the_consumer_sites_one_driver_is_a_choice_where_a_policy_names_that_source(world: World) -> None:
@@ -671,8 +673,8 @@ def test_the_consumer_sites_one_driver_is_a_choice_where_a_policy_names_that_sou
     held = world.first()
     listed = [(d.version, d.arch, d.sources) for d in held.pending_drivers]
     assert listed == [("550.120", "amd64", ("consumer",)), ("550.120", "arm64", ("consumer",))]
-    world.server.says(path_of(nvidia_feeds.latest_url("amd64")), status(500))
-    world.server.says(path_of(nvidia_feeds.latest_url("arm64")), status(500))
+    world.server.says(path_of(feeds.latest_url("amd64")), status(500))
+    world.server.says(path_of(feeds.latest_url("arm64")), status(500))
     silent = world.update(held)
     assert [line for line in silent.problems if "the drivers chosen before are kept" in line]
     assert [d.version for d in silent.lock.pending_drivers] == ["550.120", "550.120"]

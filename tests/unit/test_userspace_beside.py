@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.registry import Registry
+from pipeline.registry.client import Registry
 from tests import tiny_project
 from tests.registry_process import MISSING, installed, running_registry
 from tests.tiny_project import FAILS, TinyProject, served_packages

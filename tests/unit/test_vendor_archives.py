@@ -17,11 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import disk_image, rpms, runfile, unpacking, userspace
-from pipeline.errors import IntegrityError, PipelineError
-from pipeline.ext4 import Ext4, _Inode
-from pipeline.gpg import Keys, dearmour
-from pipeline.unpacking import Entry, from_tar, to_directory, to_tar
+from pipeline.core.errors import IntegrityError, PipelineError
+from pipeline.formats import gpt, makeself, rpms, unpacking
+from pipeline.formats.ext4 import Ext4, _Inode
+from pipeline.formats.openpgp import Keys, dearmour
+from pipeline.formats.unpacking import Entry, from_tar, to_directory, to_tar
+from pipeline.trees import userspace
 from tests.signed_archive import Key
 from tests.standins import packing
 
@@ -108,8 +109,8 @@ def on_disk(root: Path, name: Callable[[str], str] = str) -> dict[str, bytes | s
 
 READERS: dict[str, Callable[[Path, Path, int], Iterator[Entry]]] = {
     "rpm": lambda path, scratch, limit: rpms.entries(path, limit),
-    "image": lambda path, scratch, limit: disk_image.entries(path, ["usr"], scratch, limit),
-    "run": lambda path, scratch, limit: runfile.entries(path, limit),
+    "image": lambda path, scratch, limit: gpt.entries(path, ["usr"], scratch, limit),
+    "run": lambda path, scratch, limit: makeself.entries(path, limit),
 }
 
 
@@ -121,11 +122,11 @@ def test_an_rpm_gives_the_tree_it_was_made_of(packed: str, tree: Path, work: Pat
 
 
 def test_a_disk_image_gives_the_tree_it_was_made_of(image: Path, tree: Path, work: Path) -> None:
-    assert held(disk_image.entries(image, ["usr"], work)) == on_disk(tree)
+    assert held(gpt.entries(image, ["usr"], work)) == on_disk(tree)
 
 
 def test_a_disk_image_follows_links_inside_its_own_root(image: Path, work: Path) -> None:
-    with disk_image.opened(image, work) as root:
+    with gpt.opened(image, work) as root:
         assert root.resolve("usr/lib/modules/K/source/Module.symvers") is not None
         assert root.names("/usr/lib/modules") == ["K"]
         assert root.resolve("usr/lib/nothing") is None
@@ -139,16 +140,16 @@ def test_a_run_file_gives_its_files_without_being_run(packed: str, tree: Path, w
     shutil.copytree(tree, root, symlinks=True)
     (root / "nvidia-installer").write_text("#!/bin/sh\ntouch /tmp/was-run\n")
     path = packing.run_file(root, work / f"{packed}.run", packing=packed)
-    assert held(runfile.entries(path)) == on_disk(root)
+    assert held(makeself.entries(path)) == on_disk(root)
 
 
 def test_a_run_file_says_by_its_manifest_what_each_file_is(run: Path) -> None:
-    manifest, files = runfile.read(run)
+    manifest, files = makeself.read(run)
     assert manifest.version == "535.261.03"
     by_name = {listed.name: listed for listed in manifest.listed}
     assert by_name["libcuda.so.535.261.03"].type == "CUDA_LIB"
     assert by_name["libcuda.so.535.261.03"].free_words == ("/",)
-    assert by_name["kernel/Kbuild"].type == runfile.KERNEL_SOURCE
+    assert by_name["kernel/Kbuild"].type == makeself.KERNEL_SOURCE
     assert files["kernel/Kbuild"][1] == len("obj-m := nvidia.o\n")
 
 
@@ -177,7 +178,7 @@ def test_a_manifest_that_lies_is_refused(lie: str, work: Path) -> None:
     (root / ".manifest").write_text(HEADER + MANIFEST_LIES[lie][0])
     path = packing.run_file(root, work / f"{lie.replace(' ', '-')}.run")
     with pytest.raises(IntegrityError) as refused:
-        runfile.read(path)
+        makeself.read(path)
     assert MANIFEST_LIES[lie][1] in str(refused.value)
 
 
@@ -186,7 +187,7 @@ def test_a_manifest_reads_links_that_the_installer_would_make() -> None:
         HEADER
         + "libcuda.so.1 0000 CUDA_SYMLINK NATIVE / libcuda.so.595.84 MODULE:gpgpu\n./32/libcuda.so 0755 CUDA_LIB COMPAT32 /\n"
     )
-    link, old = runfile.parse_manifest(text, "x").listed
+    link, old = makeself.parse_manifest(text, "x").listed
     assert link.is_link
     assert link.free_words == ("/", "libcuda.so.595.84")
     assert (old.name, old.compat32) == ("32/libcuda.so", True)
@@ -238,7 +239,7 @@ def test_a_damaged_file_system_is_refused_or_harmless_and_never_a_traceback(imag
         path = tmp_path / "odd"
         path.write_bytes(data)
         try:
-            for entry in disk_image.entries(path, ["usr"], tmp_path, LIMIT):
+            for entry in gpt.entries(path, ["usr"], tmp_path, LIMIT):
                 assert ".." not in entry.name.split("/")
                 if entry.data:
                     entry.data.read(MIB)
@@ -283,9 +284,9 @@ def test_holes_in_a_run_file_count_as_what_they_unpack_to(form: str, run: Path, 
     holes = (tmp_path / "holes.tar").read_bytes()
     assert len(holes) < MIB
     path = tmp_path / "holes.run"
-    path.write_bytes(run.read_bytes()[: runfile.payload_at(run)] + lzma.compress(holes))
+    path.write_bytes(run.read_bytes()[: makeself.payload_at(run)] + lzma.compress(holes))
     with pytest.raises(IntegrityError, match=f"holes.run unpacks to more than {LIMIT} bytes"):
-        to_tar(runfile.entries(path, LIMIT), tmp_path / "out.tar")
+        to_tar(makeself.entries(path, LIMIT), tmp_path / "out.tar")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["holes.run", "holes.tar"]
 
 
@@ -319,8 +320,8 @@ def test_a_tar_that_was_cut_short_before_it_was_packed_is_refused(cut: int, run:
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     path = tmp_path / "x.run"
-    path.write_bytes(run.read_bytes()[: runfile.payload_at(run)] + lzma.compress(out.getvalue()[:cut]))
-    for read in (runfile.read, lambda path: to_tar(runfile.entries(path), tmp_path / "out.tar")):
+    path.write_bytes(run.read_bytes()[: makeself.payload_at(run)] + lzma.compress(out.getvalue()[:cut]))
+    for read in (makeself.read, lambda path: to_tar(makeself.entries(path), tmp_path / "out.tar")):
         with pytest.raises(IntegrityError, match=r"x\.run (is damaged or cut off|cannot be read as an archive)"):
             read(path)
     assert list(tmp_path.iterdir()) == [path]
@@ -400,13 +401,13 @@ def test_holes_in_a_file_system_count_as_what_they_unpack_to(tmp_path: Path) -> 
         file.truncate(80 * MIB)
     path = packing.disk_image(tmp_path / "root", tmp_path / "holes.bin.x", megabytes=16)
     with pytest.raises(IntegrityError, match=f"unpacks to more than {LIMIT} bytes"):
-        to_tar(disk_image.entries(path, ["usr"], tmp_path, LIMIT), tmp_path / "out.tar")
+        to_tar(gpt.entries(path, ["usr"], tmp_path, LIMIT), tmp_path / "out.tar")
     assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, "root"]
 
 
 def test_a_directory_with_two_places_is_refused_not_walked_twice(tmp_path: Path) -> None:
     """Two in each of sixty-four, and there is no end of them."""
-    from pipeline.ext4 import Ext4
+    from pipeline.formats.ext4 import Ext4
 
     (tmp_path / "root/usr/a").mkdir(parents=True)
     system = tmp_path / "ext4"
@@ -563,14 +564,14 @@ def test_a_disk_with_two_roots_is_refused(tree: Path, tmp_path: Path) -> None:
     disk.write_bytes(bytes(2 * MIB) + system + system + bytes(4 * MIB))
     table = f"label: gpt\nfirst-lba: 4096\nstart=4096, size={16 * 2048}\nstart={4096 + 16 * 2048}, size={16 * 2048}\n"
     subprocess.run(["sfdisk", "--quiet", disk], input=table, text=True, check=True, capture_output=True)
-    with pytest.raises(IntegrityError, match="has 2 ext4 partitions that may be its root"), disk_image.opened(disk, tmp_path):
+    with pytest.raises(IntegrityError, match="has 2 ext4 partitions that may be its root"), gpt.opened(disk, tmp_path):
         pass
-    with disk_image.opened(image, tmp_path) as root:
+    with gpt.opened(image, tmp_path) as root:
         assert root.label == "OEM", "the only file system is the root, whatever its name"
 
 
 def test_an_old_file_system_with_a_block_map_is_read(tree: Path, tmp_path: Path) -> None:
-    from pipeline.ext4 import Ext4
+    from pipeline.formats.ext4 import Ext4
 
     system = tmp_path / "ext2"
     packing.run("mke2fs", "-q", "-t", "ext2", "-b", "1024", "-d", tree, system, "16M")
@@ -582,7 +583,7 @@ def test_a_run_file_that_names_its_beginning_in_every_line_is_refused_at_once(tm
     path = tmp_path / "NVIDIA-Linux-x86_64-1.run"
     path.write_bytes(b"#!/bin/sh\n" + b"SKIP=80000\n" * 90_000)
     with pytest.raises(IntegrityError, match="does not say where its archive begins"):
-        runfile.payload_at(path)
+        makeself.payload_at(path)
 
 
 @pytest.mark.parametrize("repeated", [None, 1000])

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UpstreamDataError
-from pipeline.versions import DriverVersion, KernelRelease, VersionRange, check_tag, tag_text
+from pipeline.core.errors import UpstreamDataError
+from pipeline.core.versions import DriverVersion, KernelRelease, VersionRange, check_tag, tag_text
 
 drivers = st.builds(
     lambda a, b, rest: f"{a}.{b:02d}" + "".join(f".{n:02d}" for n in rest),

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import BadFileError, DiskError, UsageError
-from pipeline.workspace import Busy, Workspace
+from pipeline.cli.workspace import Busy, Workspace
+from pipeline.core.errors import BadFileError, DiskError, UsageError
 from tests import samples
 from tests.misbehaving_server import MisbehavingServer, file
 from tests.small_project import SmallProject

@@ -131,7 +131,7 @@ def test_every_table_of_a_source_is_read_by_every_command(table: str, place: str
 
 def test_the_script_doit_is_our_program() -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts == {"doit": "pipeline.program:main"}
+    assert scripts == {"doit": "pipeline.cli.program:main"}
 
 
 @pytest.mark.parametrize("words", [[], ["list"], ["status", "--json"], ["nosuch"], [""]], ids=str)

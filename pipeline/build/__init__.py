@@ -1,0 +1,1 @@
+"""One pair from pinned files to a pushed image."""

@@ -1,0 +1,1 @@
+"""Strict records of versions.toml, versions.lock and compat.toml."""

@@ -1,0 +1,1 @@
+"""Readers and writers of file formats: packages, archives, disks, kernel images and modules, signatures."""

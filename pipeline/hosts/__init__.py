@@ -1,0 +1,1 @@
+"""What ``doit host`` writes for hosts."""

@@ -1,0 +1,1 @@
+"""``doit update``: what upstreams offer becomes what the lock pins."""

@@ -1,0 +1,1 @@
+"""Fedora CoreOS, Flatcar and CoreOS Container Linux."""
