@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.cli import tasks
 from pipeline.cli.commands.base import or_exit, state_file
-from pipeline.cli.commands.task_faults import Faults
+from pipeline.cli.commands.doit_overrides import Faults
 from pipeline.cli.workspace import here
 
 DOIT_CONFIG = {

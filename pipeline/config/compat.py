@@ -17,8 +17,8 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from ..core.errors import BadFileError, PipelineError
+from ..core.files import CHECKOUT
 from ..core.lazy import lazy
-from ..core.paths import CHECKOUT
 from ..core.versions import VersionRange, within
 from . import distributions
 from .records import KINDS, SAYING, Kind, Line, Os, Sha256

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Final
 
 from ..core.errors import BadFileError
-from ..core.paths import CHECKOUT
+from ..core.files import CHECKOUT
 from .records import Os
 
 NO_FEED: tuple[Os, ...] = ("debian", "host")

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
-from ..core.duplicate_keys import refuse_twins
 from ..core.errors import ROOM_HINT, BadFileError, DiskError, PipelineError
+from ..core.strict_json import refuse_duplicate_keys
 from ..core.timestamps import epoch_of
 from ..core.versions import DriverVersion, KernelRelease, check_tag, tag_text
 from . import distributions
@@ -44,7 +44,7 @@ def parse(data: bytes, name: str = str(LOCK_FILE)) -> Lock:
     try:
         lock = _decoder.decode(data)
         if msgspec.json.format(data, indent=-1) != msgspec.json.encode(lock):  # not as we write it: edited, or a key is lost
-            refuse_twins(data.decode())
+            refuse_duplicate_keys(data.decode())
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BadFileError(f"{name}: {error}", hint=_HINT) from error
     check(lock, name)

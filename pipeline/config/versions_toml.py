@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from ..core.errors import BadFileError, PipelineError, UsageError
-from ..core.limits import MAX_UNPACKED
+from ..core.files import MAX_UNPACKED
 from ..core.versions import DriverVersion, VersionRange, within
 from . import distributions
 from .records import KINDS, SAYING, Arch, Driver, Kernel, Kind, Line, Name, Os, Url

@@ -16,7 +16,7 @@ from pathlib import Path
 from ..config.records import File, kept
 from ..core import user_cache
 from ..core.errors import BadFileError, DiskError, IntegrityError, NetworkError, NotFoundError
-from ..core.limits import MAX_UNPACKED
+from ..core.files import MAX_UNPACKED
 from . import local_files
 from .fetcher import Fetcher
 from .http_cache import DISK_HINT

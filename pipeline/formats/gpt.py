@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from ..core.errors import DiskError, IntegrityError
-from ..core.limits import MAX_UNPACKED
+from ..core.files import MAX_UNPACKED
 from .ext4 import SUPERBLOCK_AT, Ext4
 from .unpacking import DAMAGE, HINT, Entry, unpacked, within
 

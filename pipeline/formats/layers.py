@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from ..core.errors import DiskError, IntegrityError
-from ..core.limits import MAX_UNPACKED
+from ..core.files import MAX_UNPACKED
 from .unpacking import HINT, Entry, damaged, from_tar, put, unpacked, within
 
 

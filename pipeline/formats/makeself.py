@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Final, cast
 
 from ..core.errors import IntegrityError
-from ..core.limits import MAX_UNPACKED
+from ..core.files import MAX_UNPACKED
 from .unpacking import HINT, Entry, Window, damaged, from_tar, packing, unpacked, within
 
 _SCRIPT: Final = 1 << 20

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Final, cast
 
 from ..core.errors import IntegrityError
-from ..core.limits import MAX_UNPACKED
+from ..core.files import MAX_UNPACKED
 from .unpacking import HINT, Entry, damaged, from_tar, unpacked, within
 
 _NAME: Final = re.compile(r"((?:nvidia_driver|fabricmanager)-linux-[a-z0-9_]+-([0-9.]+)-archive)\.tar\.xz")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Final, cast
 
 from ..core.errors import IntegrityError
-from ..core.limits import MAX_UNPACKED
+from ..core.files import MAX_UNPACKED
 from . import openpgp
 from .unpacking import HINT, Entry, Window, damaged, exactly, inside, relative, unpacked
 

@@ -26,7 +26,7 @@ from typing import IO, Final, Literal, cast
 import zstandard
 
 from ..core.errors import DiskError, IntegrityError
-from ..core.limits import MAX_UNPACKED
+from ..core.files import MAX_UNPACKED
 from .tar_headers import Info
 
 HINT: Final = "it is damaged or made to be: nothing of it is kept; fetch it again"

@@ -20,7 +20,7 @@ import jinja2
 import msgspec
 
 from ..core.errors import BadFileError
-from ..core.paths import CHECKOUT
+from ..core.files import CHECKOUT
 from .index import Entry, Index, count
 from .table import size, why
 

@@ -17,8 +17,8 @@ from ..config.compat import PATCHES, Patch
 from ..config.records import TRIPLES, Base, Driver, File, Form, Kernel, Kind, Lock, Toolchain
 from ..config.versions_toml import Module, Wanted
 from ..core.errors import BadFileError
+from ..core.files import CHECKOUT
 from ..core.lazy import lazy
-from ..core.paths import CHECKOUT
 from ..core.timestamps import date_of, epoch_of
 from ..core.versions import DriverVersion
 from ..trees.spec import LAYOUT, Tree, of_driver, of_kernel

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from ..core.errors import DiskError, EngineError, IntegrityError, PairFailed
-from ..formats import arm64_image, kernel_image
+from ..formats.kernels import arm64_image, kernel_image
 from . import initramfs
 from .initramfs import MARK
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from ..core.errors import PairFailed
-from ..formats import kernel_module
+from ..formats.kernels import kernel_module
 
 Content = tuple[int, bytes | Path]
 """Mode with its type bits; the bytes, a link's target, or the file that holds the bytes."""

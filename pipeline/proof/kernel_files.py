@@ -14,8 +14,9 @@ from typing import Final
 from ..config.records import Kernel, is_tarball
 from ..core.errors import PairFailed
 from ..fetch.store import Inputs
-from ..formats import debs, kernel_image, rpms, unpacking
-from ..formats.kernel_module import Export
+from ..formats import debs, rpms, unpacking
+from ..formats.kernels import kernel_image
+from ..formats.kernels.kernel_module import Export
 from ..trees import tars
 from ..trees.spec import of_kernel
 from . import static

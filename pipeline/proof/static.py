@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from ..core.errors import PairFailed
 from ..core.versions import DriverVersion, KernelRelease
-from ..formats.kernel_module import Export, Module, fwversion, read_module
+from ..formats.kernels.kernel_module import Export, Module, fwversion, read_module
 
 GPL_COMPATIBLE: Final = frozenset(("GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL"))
 """Linux ``include/linux/license.h``, license_is_gpl_compatible()."""

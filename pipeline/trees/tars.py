@@ -18,10 +18,11 @@ from typing import IO, Final, cast
 
 from ..config.records import is_tarball
 from ..core.errors import IntegrityError, PairFailed
+from ..core.files import MAX_UNPACKED
 from ..core.lazy import Locks
-from ..core.limits import MAX_UNPACKED
 from ..fetch.store import Inputs
-from ..formats import gpt, kernel_image, makeself, nvidia_redist, rpms
+from ..formats import gpt, makeself, nvidia_redist, rpms
+from ..formats.kernels import kernel_image
 from ..formats.unpacking import HINT, Entry, from_tar, relative, renamed, to_tar, unpacked, within
 from . import userspace
 from .spec import Make, Tree

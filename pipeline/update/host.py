@@ -22,9 +22,9 @@ from ..fetch import local_files
 from ..fetch.apt_sources import Archives
 from ..plan.pairs import Plan
 from ..plan.render import Renderer
-from . import pin_source
-from .context import Means, Unpinned
 from .debian import Server, dated, debian_lock, read_debian
+from .pinning import pin_source
+from .pinning.context import Means, Unpinned
 from .this_machine import MAX_IMAGE, Machine, no_config
 
 

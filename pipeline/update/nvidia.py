@@ -24,8 +24,8 @@ from ..upstream.nvidia import feeds
 from ..upstream.nvidia.downloads import Redist, parse_redist, redist_manifest_url
 from ..upstream.nvidia.selection import Chosen, Known, Listed, of_data_centre, of_hints, of_redist, select
 from ..upstream.records import Get
-from . import pin
-from .context import Means
+from .pinning import pin
+from .pinning.context import Means
 from .reconcile import Notes
 
 T = TypeVar("T")

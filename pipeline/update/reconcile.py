@@ -20,8 +20,9 @@ from ..config.source_policy import SourcePolicy
 from ..core.background import aside
 from ..core.versions import numbers_of
 from ..upstream.records import Discovery, Get, Release, ReleaseKey
-from . import families, pin
-from .context import Means, Unpinned
+from . import families
+from .pinning import pin
+from .pinning.context import Means, Unpinned
 
 _Place = tuple[str, str, str]
 """Architecture, kernel, and the digest of its headers (the reason, where no kernel is known)."""

@@ -25,13 +25,13 @@ from ..fetch.vendor_files import Take
 from ..upstream.debian.package_index import Indices
 from ..upstream.debian.package_sets import driver_versions
 from ..upstream.nvidia.selection import Listed
-from .changes import describe
 from .container_images import Images, asked_images
-from .context import Means
 from .debian import Server, debian_lock, matches, read_debian
 from .families import policy_of
 from .nvidia import Choice, read_nvidia
+from .pinning.context import Means
 from .reconcile import Notes, coreos_lock, read_coreos
+from .report import describe
 from .toolchains import vendor_toolchains
 
 MAX_FEED_BYTES: Final = 32 << 20

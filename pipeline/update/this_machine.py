@@ -16,7 +16,7 @@ from typing import Final
 from ..config.records import Arch
 from ..core.errors import BadFileError, PipelineError, UsageError
 from ..core.versions import KernelRelease
-from ..formats import kernel_image
+from ..formats.kernels import kernel_image
 
 _ARCHES: Final[dict[str, Arch]] = {"x86_64": "amd64", "aarch64": "arm64"}
 _CONFIGS: Final = ("boot/config-{}", "usr/boot/config-{}", "lib/modules/{}/config", "lib/modules/{}/build/.config")

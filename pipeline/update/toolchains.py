@@ -18,8 +18,8 @@ from ..config.versions_toml import ToolchainWish
 from ..core.errors import IntegrityError, PipelineError
 from ..formats import rpms
 from ..upstream.coreos.fedora_kernel import RPM_ARCH
-from .context import Means, keyring
-from .pin_kernels import today
+from .pinning.context import Means, keyring
+from .pinning.pin_kernels import today
 from .reconcile import Notes
 
 _MAX: Final = 1 << 30

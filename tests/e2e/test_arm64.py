@@ -26,7 +26,8 @@ from pipeline.cli.workspace import Workspace
 from pipeline.config.records import File, Lock
 from pipeline.core.errors import BadFileError, NotFoundError, PairFailed
 from pipeline.engine.client import Engine
-from pipeline.formats import debs, kernel_image, kernel_module
+from pipeline.formats import debs
+from pipeline.formats.kernels import kernel_image, kernel_module
 from pipeline.proof import boot, kernel_files, static
 from tests import flat_images, registry_process
 from tests.checkout import DRIVER, ROOT, Checkout, Ran, layers

@@ -24,14 +24,14 @@ from pipeline.config import lockfile
 from pipeline.config.records import Driver, Toolchain
 from pipeline.core.errors import PairFailed
 from pipeline.core.versions import DriverVersion
-from pipeline.formats import kernel_image
-from pipeline.formats.kernel_module import read_module
+from pipeline.formats.kernels import kernel_image
+from pipeline.formats.kernels.kernel_module import read_module
 from pipeline.formats.unpacking import Entry
 from pipeline.proof import boot, static
 from pipeline.trees import tars
 from pipeline.trees.spec import of_driver
 from pipeline.update.debian import debian_lock, read_debian
-from pipeline.update.pin_kernels import BINCACHE, CONFIG
+from pipeline.update.pinning.pin_kernels import BINCACHE, CONFIG
 from pipeline.upstream.coreos.fedora_kernel import kernel_rpm_urls
 from pipeline.upstream.coreos.flatcar import file_url
 from pipeline.upstream.nvidia.downloads import tesla_url, xfree86_url

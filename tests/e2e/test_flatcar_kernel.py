@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.config import lockfile
 from pipeline.core.errors import PairFailed
-from pipeline.formats.kernel_module import read_module
+from pipeline.formats.kernels.kernel_module import read_module
 from pipeline.proof import boot, static
 from tests.checkout import DRIVER, Checkout
 from tests.registry_process import running_registry

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from pipeline.config.records import Driver, File, Lock
 from pipeline.core.versions import DriverVersion
 from pipeline.fetch.store import Inputs
-from pipeline.update import pin_kernels, pin_source
+from pipeline.update.pinning import pin_kernels, pin_source
 from pipeline.upstream.coreos import container_linux, fedora_coreos, flatcar
 from pipeline.upstream.coreos.fedora_kernel import kernel_rpm_urls, split
 from pipeline.upstream.nvidia import feeds as nvidia_feeds

@@ -18,8 +18,8 @@ from pipeline.outcomes import index as indexes
 from pipeline.outcomes.index import Index, dump, entry_of
 from pipeline.plan import matrix
 from pipeline.plan.pairs import Pair
-from pipeline.update.pin_kernels import CONFIG, DEVELOPER_CONTAINER
-from pipeline.update.pin_kernels import KERNEL as VMLINUZ
+from pipeline.update.pinning.pin_kernels import CONFIG, DEVELOPER_CONTAINER
+from pipeline.update.pinning.pin_kernels import KERNEL as VMLINUZ
 from pipeline.upstream.coreos import fedora_kernel, flatcar
 from pipeline.upstream.nvidia import downloads, feeds
 from tests import samples

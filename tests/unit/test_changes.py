@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.config import records
 from pipeline.config.records import Base, Kernel, OsRelease
-from pipeline.update.changes import describe
+from pipeline.update.report import describe
 from tests.samples import a_lock, changed, kernel, package
 
 

@@ -10,7 +10,7 @@ import pytest
 import zstandard
 
 from pipeline.core.errors import PairFailed
-from pipeline.formats.kernel_module import Export, fwversion, read_module
+from pipeline.formats.kernels.kernel_module import Export, fwversion, read_module
 from tests.kernel_modules import MAGIC, TRAILER, arch, compile_module, needs_gcc, sign
 
 pytestmark = needs_gcc

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.errors import PairFailed
-from pipeline.formats import arm64_image, kernel_image
+from pipeline.formats.kernels import arm64_image, kernel_image
 from tests import flat_images
 
 PLAIN = sorted([*(f"plain_{number}" for number in range(arm64_image.FEWEST)), "mempool_kfree", "kfree", "_printk"])

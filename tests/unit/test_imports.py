@@ -21,7 +21,7 @@ HEAVY = (
 )
 FEEDS = (
     "pipeline.formats.openpgp",
-    "pipeline.update.pin",
+    "pipeline.update.pinning.pin",
     "pipeline.upstream.nvidia.feeds",
     "pipeline.upstream.coreos.release_feed",
 )

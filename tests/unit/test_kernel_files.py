@@ -18,7 +18,7 @@ from pipeline.config.records import File, Kernel
 from pipeline.core.errors import IntegrityError, PairFailed
 from pipeline.fetch.fetcher import Fetcher
 from pipeline.fetch.store import Inputs
-from pipeline.formats import arm64_image, kernel_image
+from pipeline.formats.kernels import arm64_image, kernel_image
 from pipeline.proof import kernel_files, static
 from pipeline.trees import tars
 from pipeline.trees.spec import of_driver, of_kernel

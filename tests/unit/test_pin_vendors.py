@@ -15,10 +15,10 @@ from pipeline.core.errors import IntegrityError, NotFoundError, UpstreamDataErro
 from pipeline.core.versions import DriverVersion
 from pipeline.fetch.fetcher import Fetcher
 from pipeline.fetch.vendor_files import Artefacts, Taken
-from pipeline.update import pin
-from pipeline.update.context import Means, Unpinned
-from pipeline.update.pin_kernels import BINCACHE, OLD_CONFIG, OLD_KERNEL
-from pipeline.update.pin_source import KERNEL_ORG
+from pipeline.update.pinning import pin
+from pipeline.update.pinning.context import Means, Unpinned
+from pipeline.update.pinning.pin_kernels import BINCACHE, OLD_CONFIG, OLD_KERNEL
+from pipeline.update.pinning.pin_source import KERNEL_ORG
 from pipeline.upstream.coreos.container_linux import RELEASES
 from pipeline.upstream.coreos.fedora_kernel import kernel_rpm_urls
 from pipeline.upstream.coreos.flatcar import file_url

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.errors import PairFailed
-from pipeline.formats.kernel_module import Export
+from pipeline.formats.kernels.kernel_module import Export
 from pipeline.proof.static import parse_symvers, prove_modules, prove_userspace
 from tests.kernel_modules import DRIVER, KERNEL, LAYOUT, MAGIC, arch, compile_module, needs_gcc
 

@@ -23,9 +23,9 @@ from pipeline.core.versions import DriverVersion
 from pipeline.formats import nvidia_redist
 from pipeline.formats.unpacking import to_tar
 from pipeline.trees import tars
-from pipeline.update import pin
-from pipeline.update.context import Means, Unpinned
 from pipeline.update.nvidia import Choice, Reading
+from pipeline.update.pinning import pin
+from pipeline.update.pinning.context import Means, Unpinned
 from pipeline.update.reconcile import Notes
 from pipeline.upstream.nvidia.downloads import (
     REDIST,

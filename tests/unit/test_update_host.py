@@ -27,13 +27,13 @@ from pipeline.fetch.fetcher import Fetcher
 from pipeline.fetch.mirrors import load
 from pipeline.fetch.store import Inputs
 from pipeline.fetch.vendor_files import Artefacts
-from pipeline.formats import kernel_image
+from pipeline.formats.kernels import kernel_image
 from pipeline.plan.pairs import Plan
 from pipeline.plan.render import Renderer
 from pipeline.proof.kernel_files import unprovable
-from pipeline.update.context import Means
 from pipeline.update.host import Result, Sources, update_host
-from pipeline.update.pin_source import KERNEL_ORG, kernel_org_version
+from pipeline.update.pinning.context import Means
+from pipeline.update.pinning.pin_source import KERNEL_ORG, kernel_org_version
 from pipeline.update.this_machine import no_config, this_machine
 from tests import samples
 from tests.documents import README

@@ -20,12 +20,11 @@ from pipeline.core.errors import BadFileError
 from pipeline.fetch import mirrors as mirror_files
 from pipeline.fetch.apt_sources import Archives
 from pipeline.fetch.fetcher import Fetcher
-from pipeline.update import pin
-from pipeline.update.changes import describe
-from pipeline.update.context import Means, Unpinned
 from pipeline.update.families import flatcar as flatcar_family
+from pipeline.update.pinning import pin
+from pipeline.update.pinning.context import Means, Unpinned
+from pipeline.update.report import describe, summary
 from pipeline.update.run import Result, update
-from pipeline.update.summary import summary
 from pipeline.upstream.coreos import fedora_coreos, flatcar
 from pipeline.upstream.nvidia import feeds
 from pipeline.upstream.nvidia.selection import Chosen

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Final
 
 from doit.cmd_base import DoitCmdBase
 from doit.cmd_dumpdb import DumpDB
 from doit.cmd_help import Help as DoitHelp
 from doit.cmd_info import Info as DoitInfo
 from doit.doit_cmd import DoitMain
-from doit.exceptions import InvalidCommand
+from doit.exceptions import BaseFail, InvalidCommand
+from doit.reporter import ZeroReporter
 
 from ...core.errors import UsageError
 from .base import Strict, unknown
@@ -67,3 +70,23 @@ class Program(DoitMain):  # type: ignore[misc]
     def process_args(self, cmd_args: Sequence[str]) -> list[str]:
         """All of ``cmd_args``."""
         return list(cmd_args)
+
+
+KEPT: Final = Path("build/log/internal-error.log")
+
+
+class Faults(ZeroReporter):  # type: ignore[misc]
+    """doit's quiet reporter, which would swallow such an exception: a task's own problems never come here."""
+
+    def add_failure(self, task: Any, fail: BaseFail) -> None:
+        """Say what failed, and where the traceback is."""
+        text = fail.get_msg().rstrip()
+        last = text.rpartition("\n")[2]
+        try:
+            KEPT.parent.mkdir(parents=True, exist_ok=True)
+            with KEPT.open("a") as file:
+                file.write(f"{task.name}\n{text}\n")
+            where = f"please report it with {KEPT}"
+        except OSError as error:
+            where = f"please report it ({KEPT} could not be written: {error.strerror})"
+        print(f"doit: {task.name}: internal error: {last}: {where}", file=sys.stderr)

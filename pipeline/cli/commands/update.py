@@ -14,7 +14,7 @@ from ...core.errors import PipelineError, UsageError
 from ...fetch.vendor_files import Artefacts
 from ...update import run
 from ...update.container_images import Images
-from ...update.summary import summary
+from ...update.report import summary
 from ..workspace import Workspace
 from .base import JSON, Plain, clear_away_on_sigterm
 from .update_host import pin_host

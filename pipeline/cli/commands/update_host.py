@@ -15,9 +15,9 @@ from ...config.records import Kernel, Lock
 from ...core import scratch_dirs
 from ...core.errors import BadFileError
 from ...fetch.vendor_files import Artefacts
-from ...update.context import Means
 from ...update.families import policy_of
 from ...update.host import Sources, update_host
+from ...update.pinning.context import Means
 from ...update.run import MAX_FEED_BYTES
 from ...update.this_machine import Machine, this_machine
 from ..workspace import Workspace

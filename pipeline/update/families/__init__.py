@@ -16,7 +16,7 @@ from ...config.distributions import names
 from ...config.records import Kernel, Os
 from ...config.source_policy import SourcePolicy
 from ...upstream.records import Discovery, Get, Release, ReleaseKey
-from ..context import Means, Unpinned
+from ..pinning.context import Means, Unpinned
 
 Known = Mapping[ReleaseKey, str]
 """The kernel of each release that the lock has already: nobody is asked for it again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...config.source_policy import ContainerLinux
 from ...upstream.coreos import container_linux
-from .. import pin
+from ..pinning import pin
 from . import Family
 
 FAMILY = Family(

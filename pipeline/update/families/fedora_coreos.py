@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...config.source_policy import FedoraCoreOS
 from ...upstream.coreos import fedora_coreos
 from ...upstream.coreos.fcos_metadata import day
-from .. import pin
+from ..pinning import pin
 from . import Family
 
 FAMILY = Family(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...config.source_policy import Flatcar
 from ...upstream.coreos import flatcar
-from .. import pin
+from ..pinning import pin
 from . import Family
 
 FAMILY = Family(

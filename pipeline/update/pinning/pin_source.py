@@ -10,10 +10,10 @@ import re
 from pathlib import Path
 from typing import Final
 
-from ..config.records import Arch, File
-from ..core.errors import IntegrityError, UpstreamDataError
-from ..formats import openpgp
-from ..formats.unpacking import unpacked
+from ...config.records import Arch, File
+from ...core.errors import IntegrityError, UpstreamDataError
+from ...formats import openpgp
+from ...formats.unpacking import unpacked
 from .context import Means, Unpinned, keyring
 
 KERNEL_ORG: Final = "https://cdn.kernel.org/pub/linux/kernel"

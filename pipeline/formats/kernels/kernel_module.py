@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import zstandard
 
-from ..core.errors import PairFailed
+from ...core.errors import PairFailed
 
 _VERSION: Final = struct.Struct("<Q56s")
 """One entry of ``__versions`` on 64-bit kernels (struct modversion_info): CRC as an unsigned long, name."""

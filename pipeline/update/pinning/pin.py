@@ -12,15 +12,15 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
-from ..config.records import Arch, Driver, Kernel
-from ..core.errors import IntegrityError, NetworkError, PairFailed, UpstreamDataError
-from ..core.versions import DriverVersion
-from ..upstream.coreos.container_linux import RELEASES
-from ..upstream.coreos.fedora_kernel import kernel_rpm_urls
-from ..upstream.coreos.flatcar import file_url
-from ..upstream.nvidia.downloads import tesla_url
-from ..upstream.nvidia.selection import Chosen
-from ..upstream.records import Release
+from ...config.records import Arch, Driver, Kernel
+from ...core.errors import IntegrityError, NetworkError, PairFailed, UpstreamDataError
+from ...core.versions import DriverVersion
+from ...upstream.coreos.container_linux import RELEASES
+from ...upstream.coreos.fedora_kernel import kernel_rpm_urls
+from ...upstream.coreos.flatcar import file_url
+from ...upstream.nvidia.downloads import tesla_url
+from ...upstream.nvidia.selection import Chosen
+from ...upstream.records import Release
 from . import pin_driver, pin_kernels
 from .context import Means, Unpinned
 

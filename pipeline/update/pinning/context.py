@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from ..config.records import Lock
-from ..config.source_policy import VendorKey
-from ..core.limits import MAX_UNPACKED
-from ..fetch.vendor_files import Take
-from ..formats.openpgp import Keys, dearmour
-from ..upstream.nvidia.downloads import Redist
-from ..upstream.records import Get
+from ...config.records import Lock
+from ...config.source_policy import VendorKey
+from ...core.files import MAX_UNPACKED
+from ...fetch.vendor_files import Take
+from ...formats.openpgp import Keys, dearmour
+from ...upstream.nvidia.downloads import Redist
+from ...upstream.records import Get
 
 
 class Unpinned(Struct, frozen=True):

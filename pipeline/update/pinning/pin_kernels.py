@@ -13,16 +13,16 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from ..config.records import Arch, File, Form, Kernel, OsRelease, Toolchain
-from ..core.errors import IntegrityError, NotFoundError, UpstreamDataError
-from ..core.versions import numbers_of
-from ..fetch.vendor_files import Taken
-from ..formats import gpt, openpgp, rpms
-from ..formats.openpgp import Keys
-from ..upstream.coreos.container_linux import RELEASES, parse_version_txt
-from ..upstream.coreos.fedora_kernel import kernel_rpm_urls, split
-from ..upstream.coreos.flatcar import file_url
-from ..upstream.records import Release
+from ...config.records import Arch, File, Form, Kernel, OsRelease, Toolchain
+from ...core.errors import IntegrityError, NotFoundError, UpstreamDataError
+from ...core.versions import numbers_of
+from ...fetch.vendor_files import Taken
+from ...formats import gpt, openpgp, rpms
+from ...formats.openpgp import Keys
+from ...upstream.coreos.container_linux import RELEASES, parse_version_txt
+from ...upstream.coreos.fedora_kernel import kernel_rpm_urls, split
+from ...upstream.coreos.flatcar import file_url
+from ...upstream.records import Release
 from . import pin_source
 from .context import Means, Unpinned, keyring
 

@@ -10,16 +10,24 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from ..config.nvidia_policy import Source
-from ..config.records import Arch, Driver, File, Trust
-from ..core.errors import IntegrityError, NotFoundError, UpstreamDataError
-from ..core.versions import DriverVersion
-from ..fetch.vendor_files import Taken
-from ..formats import makeself, nvidia_redist
-from ..trees.userspace import FABRIC_MANAGER
-from ..upstream.nvidia.downloads import Archive, fabric_urls, parse_sha256sum, runfile_name, sha256sum_url, tesla_url, xfree86_url
-from ..upstream.nvidia.feeds import NVIDIA_ARCH
-from ..upstream.nvidia.selection import Chosen
+from ...config.nvidia_policy import Source
+from ...config.records import Arch, Driver, File, Trust
+from ...core.errors import IntegrityError, NotFoundError, UpstreamDataError
+from ...core.versions import DriverVersion
+from ...fetch.vendor_files import Taken
+from ...formats import makeself, nvidia_redist
+from ...trees.userspace import FABRIC_MANAGER
+from ...upstream.nvidia.downloads import (
+    Archive,
+    fabric_urls,
+    parse_sha256sum,
+    runfile_name,
+    sha256sum_url,
+    tesla_url,
+    xfree86_url,
+)
+from ...upstream.nvidia.feeds import NVIDIA_ARCH
+from ...upstream.nvidia.selection import Chosen
 from .context import Means, Unpinned
 from .pin_kernels import today
 

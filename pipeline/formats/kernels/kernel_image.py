@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
-from ..core.errors import IntegrityError, PairFailed
+from ...core.errors import IntegrityError, PairFailed
+from ..unpacking import packing, unpacked
 from . import arm64_image
 from .kernel_module import Export, damage, opened
-from .unpacking import packing, unpacked
 
 _MAX: Final = 1 << 30
 _GPL_ONLY: Final = 1
