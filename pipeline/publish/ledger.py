@@ -36,8 +36,7 @@ if TYPE_CHECKING:  # what builds is imported by those who build
 
 OUTCOMES: Final = Path("build/outcomes")
 NOT_BUILT: Final = "not built yet"
-_SILENT: Final = 3.0
-"""Seconds after which a wait for the registry is said."""
+_SILENT: Final = 3.0  # seconds after which a wait for the registry is said
 
 
 class Ledger:

@@ -23,7 +23,9 @@ from tests.documents import README, ROOT, blocks, commands, documents, headings,
 PLUGINS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["doit"]["plugins"]["command"]
 TASKS = {"render", "image", "toolchain", "driver"}
 VARIABLE = re.compile(r"\b(?:DRIVER_[A-Z_]+|DOCKER_HOST|SOURCE_DATE_EPOCH)\b")
-NAMES = [str(path.relative_to(ROOT)) for path in documents()]
+MOVED = "docs/moved.md"
+"""Names files that are no more, on purpose."""
+NAMES = [str(path.relative_to(ROOT)) for path in documents() if str(path.relative_to(ROOT)) != MOVED]
 
 
 @cache
@@ -96,7 +98,7 @@ def test_every_file_that_a_document_names_exists_or_is_made_by_the_code(name: st
         assert target.startswith("https://") or (folder / target.partition("#")[0]).exists(), target
     made = code("pipeline", "machine")
     for text in spans(ROOT / name):
-        if re.fullmatch(r"[a-z_]+\.py", text):
+        if re.fullmatch(r"[a-z0-9_]+\.py", text):
             assert (ROOT / text).exists() or list((ROOT / "pipeline").rglob(text)), text
         elif re.fullmatch(r"\.?[A-Za-z0-9_-]+(/[A-Za-z0-9_.*-]+)*/?|[A-Za-z0-9_-]+\.(md|toml|lock|txt|in|sh|py|yaml)", text) and (
             "/" in text or "." in text[1:]
@@ -106,6 +108,12 @@ def test_every_file_that_a_document_names_exists_or_is_made_by_the_code(name: st
                 assert plain in made or plain.rpartition("/")[2] in made, text
             elif plain.split("/")[0] in {path.name for path in ROOT.iterdir()} or "." in plain:
                 assert list(ROOT.glob(plain)) or list((ROOT / "pipeline").glob(plain)), text
+
+
+def test_the_list_of_moved_files_leads_to_files_that_are_there() -> None:
+    rows = re.findall(r"(?m)^\| `(\S+)` \| `(\S+)` \|$", (ROOT / MOVED).read_text())
+    assert len(rows) > 100
+    assert [(old, new) for old, new in rows if (ROOT / old).exists() or not (ROOT / new).exists()] == []
 
 
 def test_every_table_and_key_of_versions_toml_is_explained_and_no_other() -> None:

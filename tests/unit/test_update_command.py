@@ -128,5 +128,5 @@ def test_a_run_that_builds_nothing_loads_nothing_that_reads_upstreams() -> None:
     code = "import sys, pipeline.cli.commands.run, pipeline.cli.commands.status, pipeline.cli.tasks; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert "pipeline.plan.pairs" in loaded
-    tables = {"pipeline.upstream", "pipeline.config.source_policy", "pipeline.config.nvidia_policy"}
-    assert {name for name in loaded if name.startswith(("pipeline.upstream", "pipeline.update.run"))} == tables
+    assert {"pipeline.config.source_policy", "pipeline.config.nvidia_policy"} <= set(loaded)
+    assert [name for name in loaded if name.startswith(("pipeline.upstream", "pipeline.update"))] == []
