@@ -38,18 +38,18 @@ need_root() {
     die "root is needed to $1: run it as root or let this user use sudo"
 }
 
-# shellcheck source=machine/processes.sh
-. "$ROOT/machine/processes.sh"
-# shellcheck source=machine/packages.sh
-. "$ROOT/machine/packages.sh"
-# shellcheck source=machine/words.sh
-. "$ROOT/machine/words.sh"
-# shellcheck source=machine/python.sh
-. "$ROOT/machine/python.sh"
-# shellcheck source=machine/engine.sh
-. "$ROOT/machine/engine.sh"
-# shellcheck source=machine/registry.sh
-. "$ROOT/machine/registry.sh"
+# shellcheck source=bootstrap/processes.sh
+. "$ROOT/bootstrap/processes.sh"
+# shellcheck source=bootstrap/packages.sh
+. "$ROOT/bootstrap/packages.sh"
+# shellcheck source=bootstrap/words.sh
+. "$ROOT/bootstrap/words.sh"
+# shellcheck source=bootstrap/python.sh
+. "$ROOT/bootstrap/python.sh"
+# shellcheck source=bootstrap/engine.sh
+. "$ROOT/bootstrap/engine.sh"
+# shellcheck source=bootstrap/registry.sh
+. "$ROOT/bootstrap/registry.sh"
 
 touch_lock() { printf '%4096s' '' >"$ROOT/build/machine.lock"; }
 
@@ -79,7 +79,7 @@ python_ready() {
     make_environment
 }
 
-# probe: sets what machine/probe.py tells
+# probe: sets what bootstrap/probe.py tells
 probe() {
     local name value
     while IFS='=' read -r name value; do
@@ -90,8 +90,8 @@ probe() {
             registry_port) registry_port=$value ;;
             registry_answers) registry_answers=$value ;;
         esac
-    done < <("$PYTHON" -I -S "$ROOT/machine/probe.py" "$ROOT")
-    [ -n "${registry_answers+set}" ] || die "machine/probe.py failed: it needs Python 3.11 or newer"
+    done < <("$PYTHON" -I -S "$ROOT/bootstrap/probe.py" "$ROOT")
+    [ -n "${registry_answers+set}" ] || die "bootstrap/probe.py failed: it needs Python 3.11 or newer"
 }
 
 # all_ready LIST...: the Python environment, an engine, a registry, and the packages of the lists; where any of these is not

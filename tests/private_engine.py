@@ -19,8 +19,8 @@ say() { printf '%s\\n' "$*" >&2; }
 die() { say "$@"; exit 2; }
 as_root() { "$@"; }
 need_root() { :; }
-. "$ROOT/machine/processes.sh"
-. "$ROOT/machine/engine.sh"
+. "$ROOT/bootstrap/processes.sh"
+. "$ROOT/bootstrap/engine.sh"
 """
 
 
@@ -35,7 +35,7 @@ def why_not() -> str:
 @contextmanager
 def private_engine(root: Path) -> Iterator[str]:
     """Address of an engine whose data lies in ``root``/build/engine; it and its data are gone with the block."""
-    shutil.copytree(ROOT / "machine", root / "machine", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "bootstrap", root / "bootstrap", ignore=shutil.ignore_patterns("__pycache__"))
     try:
         _bash(root, "start_engine")
         yield (root / "build/engine.env").read_text().strip().removeprefix("DOCKER_HOST=")

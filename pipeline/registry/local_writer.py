@@ -1,4 +1,4 @@
-"""The way to write into the registry that ``doit.sh`` starts, whose port is for reading alone (machine/registry.sh)."""
+"""The way to write into the registry that ``doit.sh`` starts, whose port is for reading alone (bootstrap/registry.sh)."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from pipeline.registry.client import MANIFEST_TYPES
 from tests.registry_process import running_registry
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("doit.sh", "machine", "pipeline", "pyproject.toml", "requirements.txt", "LICENSE")
+NAMES = ("doit.sh", "bootstrap", "pipeline", "pyproject.toml", "requirements.txt", "LICENSE")
 SYSTEM_SOCKET = Path("/var/run/docker.sock")
 DODO = 'def task_hello():\n    return {"actions": ["echo hello"], "verbosity": 2}\n'
 HERE = {k: v for k, v in os.environ.items() if k not in {"DOCKER_HOST", "DRIVER_REGISTRY", "PYTHONPATH", "VIRTUAL_ENV"}}
@@ -482,7 +482,7 @@ def test_down_with_another_word_is_wrong_use(checkout: Checkout, words: tuple[st
 
 
 def test_a_checkout_in_a_folder_with_an_apostrophe_has_a_registry_all_the_same() -> None:
-    words = '. "$1/machine/registry.sh"; writer_config 5000; printf %s "$config"'
+    words = '. "$1/bootstrap/registry.sh"; writer_config 5000; printf %s "$config"'
     environ = {**os.environ, "ROOT": "/srv/it's a clone"}
     made = subprocess.run(["bash", "-c", words, "-", ROOT], check=True, capture_output=True, text=True, env=environ).stdout
     config = YAML(typ="safe").load(made)

@@ -38,8 +38,8 @@ say() {{ printf '%s\\n' "$*" >&2; }}
 die() {{ say "$@"; exit 2; }}
 as_root() {{ "$@"; }}
 need_root() {{ :; }}
-. "$ROOT/machine/processes.sh"
-. "$ROOT/machine/engine.sh"
+. "$ROOT/bootstrap/processes.sh"
+. "$ROOT/bootstrap/engine.sh"
 """
 CUT = 'for pid in "$(engine_pid)" "$(containerd_pid)" $(engine_shims); do kill -KILL "$pid"; done'
 
@@ -49,11 +49,11 @@ class PrivateEngine:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        shutil.copytree(ROOT / "machine", root / "machine")
+        shutil.copytree(ROOT / "bootstrap", root / "bootstrap")
         (root / "build").mkdir()
 
     def call(self, script: str) -> None:
-        """Run ``script`` with machine/engine.sh's functions."""
+        """Run ``script`` with bootstrap/engine.sh's functions."""
         words = {"root": shlex.quote(str(self.root)), "python": shlex.quote(sys.executable)}
         subprocess.run(
             ["bash", "-c", FUNCTIONS.format(**words) + script],

@@ -229,7 +229,7 @@ def test_the_sample_output_of_the_first_command_is_what_it_prints(desk: Desk) ->
     for event in map(json.loads, desk.first.splitlines()):
         pair = f"{event['pair']}: " if "pair" in event else ""
         real.add(shape(f"{pair}{event['text']}"))
-    machine = "\n".join(path.read_text() for path in (README.parent / "machine").glob("*.sh"))
+    machine = "\n".join(path.read_text() for path in (README.parent / "bootstrap").glob("*.sh"))
     for line in sample:
         if line == "…":
             continue

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from machine import probe
+from bootstrap import probe
 from pipeline.core.errors import EngineError, UsageError
 from pipeline.engine.client import Engine
 from pipeline.registry.client import Registry

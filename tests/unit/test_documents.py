@@ -82,11 +82,13 @@ def test_the_readme_names_every_command_of_ours() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_environment_variable_that_a_document_names_is_read_somewhere(name: str) -> None:
-    assert set(VARIABLE.findall((ROOT / name).read_text())) <= set(VARIABLE.findall(code("pipeline", "machine", "tests", "host")))
+    assert set(VARIABLE.findall((ROOT / name).read_text())) <= set(
+        VARIABLE.findall(code("pipeline", "bootstrap", "tests", "host"))
+    )
 
 
 def test_the_readme_has_every_variable_that_the_pipeline_reads() -> None:
-    read = set(re.findall(r"\b(?:DRIVER_[A-Z_]+[A-Z]|SOURCE_DATE_EPOCH|DOCKER_HOST)\b", code("pipeline", "machine")))
+    read = set(re.findall(r"\b(?:DRIVER_[A-Z_]+[A-Z]|SOURCE_DATE_EPOCH|DOCKER_HOST)\b", code("pipeline", "bootstrap")))
     table = README.read_text().split("\n## Environment\n")[1].split("\n## ")[0]
     assert read <= set(VARIABLE.findall(table)), "add it to the table under 'Environment' in README.md"
 
@@ -96,7 +98,7 @@ def test_every_file_that_a_document_names_exists_or_is_made_by_the_code(name: st
     folder = (ROOT / name).parent
     for target in links(ROOT / name):
         assert target.startswith("https://") or (folder / target.partition("#")[0]).exists(), target
-    made = code("pipeline", "machine")
+    made = code("pipeline", "bootstrap")
     for text in spans(ROOT / name):
         if re.fullmatch(r"[a-z0-9_]+\.py", text):
             assert (ROOT / text).exists() or list((ROOT / "pipeline").rglob(text)), text
@@ -142,7 +144,7 @@ def _structs(kind: object) -> list[type[msgspec.Struct]]:
 
 
 def test_a_message_that_sends_people_to_the_readme_names_a_section_of_it() -> None:
-    sections = re.findall(r"'([^']+)' in the README", code("pipeline", "machine"))
+    sections = re.findall(r"'([^']+)' in the README", code("pipeline", "bootstrap"))
     assert "Wishes" in sections
     assert set(sections) <= set(headings(README))
 
@@ -172,7 +174,7 @@ QUOTED = re.compile(r"^\| ([^|]+) \|", re.MULTILINE)
 
 
 def test_the_messages_in_the_troubleshooting_tables_are_in_the_code() -> None:
-    source = re.sub(r'"\s*\n?\s*f?"', "", code("pipeline", "machine"))
+    source = re.sub(r'"\s*\n?\s*f?"', "", code("pipeline", "bootstrap"))
     plain = re.sub(r"\{[^{}\n]*\}|\$\{?\w+\}?|\$\d", "…", source)
     text = (ROOT / "docs/troubleshooting.md").read_text().split("\n## 2")[1].split("\n## On a host")[0]
     rows = [row for row in QUOTED.findall(text) if row not in {"it says", "---"}]

@@ -1,4 +1,4 @@
-"""machine/probe.py: what doit.sh believes about the machine before it starts anything."""
+"""bootstrap/probe.py: what doit.sh believes about the machine before it starts anything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from machine import probe
+from bootstrap import probe
 
 
 class Engine(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""machine/processes.sh: by which doit.sh knows the daemons that it started."""
+"""bootstrap/processes.sh: by which doit.sh knows the daemons that it started."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CHAIN = """
 exec bash "$0" $(($1 - 1)) WORD
 """
 POLLS = """
-source "$1/machine/processes.sh"
+source "$1/bootstrap/processes.sh"
 cd "$2"
 bash chain.sh 150 WORD &
 echo $! >pid
@@ -35,7 +35,7 @@ def test_a_process_is_known_while_it_executes_another_program(tmp_path: Path) ->
 
 def test_a_process_that_has_ended_or_is_another_is_not_known(tmp_path: Path) -> None:
     script = """
-    source "$1/machine/processes.sh"
+    source "$1/bootstrap/processes.sh"
     cd "$2"
     sleep 60 & echo $! >pid
     pid_of pid sleep

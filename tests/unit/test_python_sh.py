@@ -1,4 +1,4 @@
-"""machine/python.sh: which Python the environment is made with, and what is said where none will do."""
+"""bootstrap/python.sh: which Python the environment is made with, and what is said where none will do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OLD = "sys.version_info = (3, 10, 9)"
 NO_VENV = "sys.modules['ensurepip'] = None"
 FIND = """
 ROOT=$1 && say() { echo "$*" >&2; } && die() { say "$@" && exit 2; }
-. "$ROOT/machine/python.sh"
+. "$ROOT/bootstrap/python.sh"
 SYSTEM_PYTHON=$2
 find_python && echo "$PYTHON"
 """

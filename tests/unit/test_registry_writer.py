@@ -32,7 +32,7 @@ LINES = {"REGISTRY": "localhost:5000", "WRITER": "127.0.0.1:20001", "USER": "bui
 
 
 def record(folder: Path, **changed: str) -> Path:
-    """A file as machine/registry.sh writes it."""
+    """A file as bootstrap/registry.sh writes it."""
     file = folder / "registry.env"
     file.write_text("".join(f"{name}={value}\n" for name, value in (LINES | changed).items()))
     return file
@@ -97,7 +97,7 @@ def test_a_record_that_is_none_is_one_line(tmp_path: Path, data: bytes) -> None:
 
 
 def hashed(password: str) -> str:
-    """bcrypt, as machine/registry.sh makes it."""
+    """bcrypt, as bootstrap/registry.sh makes it."""
     script = "chomp(my ($w, $s) = <STDIN>); print crypt($w, $s)"
     salted = f"{password}\n$2y$04${'a' * 21}u\n"
     return subprocess.run(["perl", "-e", script], input=salted, check=True, capture_output=True, text=True).stdout

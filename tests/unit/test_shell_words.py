@@ -1,4 +1,4 @@
-"""machine/words.sh: what doit.sh says of the words of its command line before there is any Python."""
+"""bootstrap/words.sh: what doit.sh says of the words of its command line before there is any Python."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ NEED_AN_ENGINE = {"run", "test", "strace"}
 
 
 def shell(script: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """``script`` with the functions of machine/words.sh."""
-    functions = 'ROOT=$1; shift; refuse() { echo "$*"; exit 3; }; . "$ROOT/machine/words.sh"'
+    """``script`` with the functions of bootstrap/words.sh."""
+    functions = 'ROOT=$1; shift; refuse() { echo "$*"; exit 3; }; . "$ROOT/bootstrap/words.sh"'
     command = ["bash", "-euc", f"{functions}\n{script}", "bash", str(ROOT), *words]
     return subprocess.run(command, check=False, capture_output=True, text=True)
 

@@ -51,7 +51,7 @@ def test_shellcheck_finds_nothing_in_any_shell_file() -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed (./doit.sh test installs it)")
     shell = sorted(str(path.relative_to(ROOT)) for path in files() if is_shell(path))
-    assert {"doit.sh", ".ci/run", "machine/engine.sh"} <= set(shell)
+    assert {"doit.sh", ".ci/run", "bootstrap/engine.sh"} <= set(shell)
     run("shellcheck", "--external-sources", *shell)
 
 

@@ -38,7 +38,7 @@ start_engine() {
         dockerd --host "$ENGINE_HOST" --containerd "$ENGINE_RUN/containerd.sock" --data-root "$ENGINE_DATA/data" \
         --exec-root "$ENGINE_RUN/exec" --pidfile "$ENGINE_RUN/dockerd.pid" --group "$(id -g)" \
         --bridge=none --iptables=false --ip6tables=false --ip-masq=false
-    wait_for_engine 60 engine_pid "$PYTHON" -I -S "$ROOT/machine/probe.py" "$ROOT" "$ENGINE_HOST"
+    wait_for_engine 60 engine_pid "$PYTHON" -I -S "$ROOT/bootstrap/probe.py" "$ROOT" "$ENGINE_HOST"
     printf 'DOCKER_HOST=%s\n' "$ENGINE_HOST" >"$ENGINE_ENV.new" && mv "$ENGINE_ENV.new" "$ENGINE_ENV"
 }
 
