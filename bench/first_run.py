@@ -33,7 +33,7 @@ from tests.private_engine import private_engine, why_not
 from tests.registry_process import running_registry
 
 FILES: Final = ("dodo.py", "pyproject.toml", "versions.lock", "compat.toml")
-FOLDERS: Final = ("pipeline", "dockerfiles", "host")
+FOLDERS: Final = ("pipeline", "dockerfiles", "image")
 
 
 @dataclass(frozen=True)

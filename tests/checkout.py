@@ -28,7 +28,7 @@ from pipeline.plan.pairs import Pair
 
 ROOT = Path(__file__).parents[1]
 FILES = ("dodo.py", "pyproject.toml", "compat.toml")
-FOLDERS = ("pipeline", "dockerfiles", "host", "web")
+FOLDERS = ("pipeline", "dockerfiles", "host", "image", "web")
 PINS = ROOT / "tests/debian"
 """versions.toml and versions.lock of the tests: what they build stays the same when the project's own lock changes."""
 KERNEL, OTHER, NEWEST = "6.1.0-47-cloud-amd64", "6.1.0-50-cloud-amd64", "6.1.0-56-cloud-amd64"

@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-IMAGE: Final = Path(__file__).resolve().parents[1] / "host" / "image"
+IMAGE: Final = Path(__file__).resolve().parents[1] / "image"
 PROGRAM: Final = IMAGE / "nvidia-driver"
 KERNEL: Final = "6.12.90+deb13-cloud-amd64"
 DRIVER: Final = "580.173.02"

@@ -33,7 +33,7 @@ IMAGE_TEMPLATES: Final[Mapping[Form, str]] = {
     "developer-container": "image-developer-container.Dockerfile.j2",
     "source": "image-source.Dockerfile.j2",
 }
-PROGRAM: Final = CHECKOUT / "host" / "image"
+PROGRAM: Final = CHECKOUT / "image"
 MADE_BY: Final = "Made by 'doit render' from dockerfiles/{} and versions.lock. A file edited by hand is never built."
 MAKE_ARCH: Final = {"amd64": "x86_64", "arm64": "arm64"}
 MACHINES: Final = {"amd64": "Advanced Micro Devices X86-64", "arm64": "AArch64"}

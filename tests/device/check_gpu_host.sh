@@ -29,7 +29,7 @@ check() {
     sed 's/^/          | /' "$work/said"
 }
 
-program=host/image/nvidia-driver
+program=image/nvidia-driver
 PATH=$tree/bin:$PATH
 version=$(cat /sys/module/nvidia/version)
 machine=$(uname -m)

@@ -153,7 +153,7 @@ def pairs_folder(cache: Cache, scratch: Path, environ: dict[str, str]) -> tuple[
         now.append(folder)
         make_pairs(folder, environ)
 
-    decided: dict[str, Part] = {"product": product(), "program": ROOT / "host", "rules": ROOT / "compat.toml", "pins": PINS}
+    decided: dict[str, Part] = {"product": product(), "program": ROOT / "image", "rules": ROOT / "compat.toml", "pins": PINS}
     return cache.entry("pairs", {**decided, "code": Path(__file__)}, make), bool(now)
 
 

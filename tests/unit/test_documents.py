@@ -83,7 +83,7 @@ def test_the_readme_names_every_command_of_ours() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_environment_variable_that_a_document_names_is_read_somewhere(name: str) -> None:
     assert set(VARIABLE.findall((ROOT / name).read_text())) <= set(
-        VARIABLE.findall(code("pipeline", "bootstrap", "tests", "host"))
+        VARIABLE.findall(code("pipeline", "bootstrap", "tests", "host", "image"))
     )
 
 

@@ -264,7 +264,7 @@ def test_its_modules_are_compiled_and_its_userspace_lies_where_an_image_has_it(t
 def test_the_fabric_manager_lies_where_nvidia_driver_looks_for_it(tmp_path: Path) -> None:
     names = (name_of(driver_at()), f"fabricmanager-linux-x86_64-{V}-archive")
     made = tree("redist-userspace", tmp_path, (names[0], archive(names[0], DRIVER)), (names[1], archive(names[1], FABRIC)))
-    program = (Path(__file__).parents[2] / "host/image/lib/daemons.sh").read_text()
+    program = (Path(__file__).parents[2] / "image/lib/daemons.sh").read_text()
     for place in ("usr/local/nvidia/bin/nv-fabricmanager", "usr/local/nvidia/share/nvidia/nvswitch/fabricmanager.cfg"):
         assert f"$IMAGE_ROOT/{place}" in program
         assert f"out/{place}" in made
