@@ -29,7 +29,7 @@ LOADED: Final = (
     *(f"pipeline.update.{name}" for name in ("host", "run")),
     *("pipeline.build.pair", "pipeline.hosts.host_bundle", "pipeline.outcomes.page"),
 )
-"""What a command may load. A name that is none is passed over: tests/unit/test_forked.py holds that there is none."""
+"""What a command may load. A name that is none is passed over: tests/unit/support/test_forked.py holds that there is none."""
 _processes: Final = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(list(LOADED))
 
