@@ -87,7 +87,9 @@ stop_engine() {
     local pid mounted
     if pid=$(engine_pid); then end "$pid" 30; fi
     if pid=$(containerd_pid); then end "$pid" 10; fi
-    for pid in $(engine_shims); do
+    # Daemons whose pid files are gone: they would hold the data that the next ones need.
+    for pid in $(processes_with dockerd "$ENGINE_HOST") $(processes_with containerd "$ENGINE_RUN/containerd.toml"); do end "$pid" 10; done
+    for pid in $(processes_with containerd-shim "$ENGINE_RUN/containerd.sock"); do
         # The first process of a container takes all others of it along.
         # shellcheck disable=SC2046 # pids
         signal KILL $(cat "/proc/$pid/task/$pid/children" 2>/dev/null) "$pid"
@@ -100,13 +102,13 @@ stop_engine() {
     if [ -d "$ENGINE_RUN" ]; then as_root rm -rf --one-file-system "$ENGINE_RUN"; fi
 }
 
-# engine_shims: pids of the shims, one a container, which outlive containerd; the socket is one of their arguments
-engine_shims() {
+# processes_with NAME WORD: pids of the programs NAME or NAME-… of which WORD is an argument. Shims, one a container, outlive containerd.
+processes_with() {
     local process words
     for process in /proc/[0-9]*; do
         words=$(tr '\0' '\n' 2>/dev/null <"$process/cmdline") || continue
         case ${words%%$'\n'*} in
-            *containerd-shim*) ! grep -qxF -e "$ENGINE_RUN/containerd.sock" <<<"$words" || printf '%s\n' "${process#/proc/}" ;;
+            "$1" | "$1"-* | */"$1" | */"$1"-*) ! grep -qxF -e "$2" <<<"$words" || printf '%s\n' "${process#/proc/}" ;;
         esac
     done
 }

@@ -121,7 +121,7 @@ refuse_taken() { [ -z "$2" ] || reader_pid >/dev/null || die "$(taken "$1")"; }
 
 taken() {
     printf '%s' "port $1 is taken by a program that this checkout did not start: end it, or have another port by" \
-        " registry = \"localhost:<port>\" below [settings] in versions.toml, or set DRIVER_REGISTRY to a registry that runs"
+        " registry = \"localhost:<port>\" below [settings] in versions.toml (add the table where it is missing), or set DRIVER_REGISTRY to a registry that runs"
 }
 
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }

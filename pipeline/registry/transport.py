@@ -36,9 +36,15 @@ READ_SILENCE: Final = 60.0
 """Seconds without a byte after which a question is asked again."""
 MAX_REDIRECTS: Final = 5
 ANSWER_HINT: Final = "see whether DRIVER_REGISTRY names a registry, and what stands between"
-NETWORK_HINT: Final = "see that it runs and that DRIVER_REGISTRY names it, check network and proxy, then run it again"
+NETWORK_HINT: Final = (
+    "see that it runs (./doit.sh starts the local one) and that DRIVER_REGISTRY or versions.toml names it, "
+    "check network and proxy, then run it again"
+)
 FULL_HINT: Final = "free space where the registry keeps its data, then run it again"
-READ_ONLY_HINT: Final = "it is for reading alone; where ./doit.sh started it, run ./doit.sh again, as the user who did"
+READ_ONLY_HINT: Final = (
+    "it is for reading alone; where this checkout's ./doit.sh started it, run ./doit.sh again, as the user who did; another "
+    'checkout\'s: take another port, registry = "localhost:<port>" below [settings] in versions.toml'
+)
 SERVER_HINT: Final = "see the registry's log and its free space, then run it again"
 _CHUNK: Final = 1 << 16
 _BODY: Final = 8 << 20

@@ -334,7 +334,10 @@ def test_another_user_reads_no_password_and_is_told_why_he_cannot_push(running: 
     tags, said_of_it = done.stdout.splitlines()
     assert tags == "[]"
     assert "405" in said_of_it
-    assert "it is for reading alone; where ./doit.sh started it, run ./doit.sh again, as the user who did" in said_of_it
+    assert (
+        "it is for reading alone; where this checkout's ./doit.sh started it, run ./doit.sh again, as the user who did"
+        in said_of_it
+    )
 
 
 def test_each_start_makes_another_password_at_the_same_port(running: Checkout) -> None:
@@ -428,6 +431,14 @@ def test_after_the_engine_was_killed_down_cleans_up_and_a_run_starts_another(run
     status, _, err = running.doit("hello")
     assert (status, one_line(err)) == (0, f"doit.sh: starting a private container engine at {running.engine_address}\n")
     assert sorted(running.processes().values()) == RUNNING
+
+
+def test_down_ends_daemons_whose_pid_files_are_gone(running: Checkout) -> None:
+    """They hold the engine's data: the next one would wait for it until it gives up."""
+    for name in ("docker.pid", "containerd.pid"):
+        (Path(running.run_folder) / name).unlink()
+    assert running.doit("down") == (0, "", "")
+    assert running.processes() == {}
 
 
 def test_a_named_engine_and_a_named_registry_are_left_to_whoever_runs_them(running: Checkout) -> None:

@@ -41,7 +41,11 @@ need_root() {{ :; }}
 . "$ROOT/bootstrap/processes.sh"
 . "$ROOT/bootstrap/engine.sh"
 """
-CUT = 'for pid in "$(engine_pid)" "$(containerd_pid)" $(engine_shims); do kill -KILL "$pid"; done'
+CUT = """
+for pid in "$(engine_pid)" "$(containerd_pid)" $(processes_with containerd-shim "$ENGINE_RUN/containerd.sock"); do
+    kill -KILL "$pid"
+done
+"""
 
 
 class PrivateEngine:
