@@ -6,3 +6,8 @@ from typing import Final
 
 MAX_UNPACKED: Final = 12 << 30
 """Bytes one archive may unpack to. A Flatcar developer container has 6 GiB, a driver's run file 1 GiB."""
+
+MAX_NAME: Final = 4096
+"""Characters of a name in an archive, or of a link: Linux knows no longer path."""
+MAX_NAMES: Final = 128 << 20
+"""Characters of all names in an archive and 64 for each, since its readers keep them: about 2 million. Linux has 100 thousand."""

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+_DAMAGED = 2
 _WRONG_USE = 3
 _INTERRUPTED = 130
 
@@ -28,6 +29,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("doit: interrupted: run it again, what was finished is kept", file=sys.stderr)
         return _INTERRUPTED
+    except ImportError as error:
+        return damaged(error)
+
+
+def damaged(error: ImportError) -> int:
+    """Say that a package of the environment is gone; the exit status. Raises ``error`` where it is of this project's own code."""
+    if (error.name or "pipeline").partition(".")[0] in ("pipeline", "dodo"):
+        raise error
+    what = f"the Python environment {sys.prefix} is damaged ({error})"
+    return _wrong(f"{what}: delete it and run ./doit.sh, which makes it anew", _DAMAGED)
 
 
 def _help(words: list[str]) -> list[str]:
@@ -37,6 +48,6 @@ def _help(words: list[str]) -> list[str]:
     return ["help", *[word for word in words if not word.startswith("-")][:1]]
 
 
-def _wrong(text: str) -> int:
+def _wrong(text: str, status: int = _WRONG_USE) -> int:
     print(f"doit: {''.join(c if c.isprintable() else '?' for c in text)}", file=sys.stderr)
-    return _WRONG_USE
+    return status
