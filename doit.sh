@@ -119,7 +119,7 @@ all_ready() {
     if [ -n "$unclear" ] && { [ -z "$ready" ] || [ -n "$absent$engine_problem" ]; }; then
         [ -n "$made" ] || make_environment
         made=yes
-        "$ROOT/.venv/bin/doit" run --check-words "${words[@]}" 9>&- || exit
+        "$ROOT/.venv/bin/doit" "$unclear" --check-words "${words[@]}" 9>&- || exit
     fi
     if [ -n "$engine" ] && [ -n "$engine_problem" ]; then
         die "no container engine answers at $engine ($engine_problem): mend $engine_from, or unset it to have one started"
@@ -155,7 +155,7 @@ down() {
     fi
 }
 
-# What doit is to run, and whether it may be that this means nothing, which doit itself has to say.
+# What doit is to run, and the command that has to be asked whether it means anything, where that cannot be told here.
 words=("$@")
 unclear=''
 case ${1-} in
@@ -177,6 +177,8 @@ case ${1-} in
         if asks_for_help "$@"; then
             python_ready
         else
+            [ $# -eq 1 ] || unclear='test'
+            words=("${@:2}")
             alone
             all_ready "$TEST_PACKAGES" "$ARM64_PACKAGES"
         fi
@@ -187,7 +189,7 @@ case ${1-} in
             python_ready
         else
             refuse_unknown "$@"
-            are_tasks "${words[@]}" || is_command "${words[0]}" || unclear=yes
+            are_tasks "${words[@]}" || is_command "${words[0]}" || unclear='run'
             alone
             all_ready
         fi

@@ -5,6 +5,7 @@ Its packages are made here and served on loopback; what stands in for the compil
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import json
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,10 +42,14 @@ def missing() -> str:
     """Why no tiny project can be built here; nothing where it can."""
     if shutil.which("busybox") is None:
         return "busybox-static is not installed (./doit.sh test installs it)"
-    try:
-        Engine(engine_host()).close()
-    except PipelineError as error:
-        return f"no container engine: {error.message}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # docker's client leaves a socket open where nobody answers
+        try:
+            Engine(engine_host()).close()
+        except PipelineError as error:
+            return f"no container engine: {error.message}"
+        finally:
+            gc.collect()
     return ""
 
 

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-_WRONG_USE = 3
+from .environment import complain, damaged
+
 _INTERRUPTED = 130
 
 
@@ -19,15 +20,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         if not Path("dodo.py").is_file() and words[:1] != ["--version"]:
-            return _wrong(f"there is no dodo.py in {Path.cwd()}: run it in the checkout, or run ./doit.sh of the checkout")
+            return complain(f"there is no dodo.py in {Path.cwd()}: run it in the checkout, or run ./doit.sh of the checkout")
         if "" in words and words[0] != "test":  # pytest takes one, for -k
-            return _wrong("'' is neither a command nor a task: leave the empty word out")
+            return complain("'' is neither a command nor a task: leave the empty word out")
         from .commands.doit_overrides import Program
 
         return int(Program().run(_help(words)) or 0)
     except KeyboardInterrupt:
         print("doit: interrupted: run it again, what was finished is kept", file=sys.stderr)
         return _INTERRUPTED
+    except ImportError as error:
+        return damaged(error)
 
 
 def _help(words: list[str]) -> list[str]:
@@ -35,8 +38,3 @@ def _help(words: list[str]) -> list[str]:
     if words[:1] == ["test"] or not {"-h", "--help"}.intersection(words):
         return words
     return ["help", *[word for word in words if not word.startswith("-")][:1]]
-
-
-def _wrong(text: str) -> int:
-    print(f"doit: {''.join(c if c.isprintable() else '?' for c in text)}", file=sys.stderr)
-    return _WRONG_USE

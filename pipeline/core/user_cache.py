@@ -78,7 +78,7 @@ def entries(root: Path) -> list[Made]:
     found = []
     for place in root.glob("[!.]*"):
         with contextlib.suppress(OSError):
-            used = place.stat().st_mtime
+            used = place.lstat().st_mtime
             found.append(Made(place, _bytes(place), used))
     return sorted(found, key=lambda made: (made.used, made.path))
 
@@ -109,7 +109,10 @@ def discard(place: Path) -> None:
     """Remove the entry at ``place``; whoever calls this holds its lock. Raises OSError."""
     going = place.with_name(f"{SCRATCH}{place.name}.{os.getpid()}.{time.monotonic_ns()}")
     place.rename(going)  # so that half an entry is never seen under its name
-    shutil.rmtree(going, ignore_errors=True)  # what stays is swept later
+    if going.is_symlink() or not going.is_dir():  # nobody of ours made it; where a link leads is none of ours either
+        going.unlink()
+    else:
+        shutil.rmtree(going, ignore_errors=True)  # what stays is swept later
 
 
 @contextlib.contextmanager
@@ -121,7 +124,11 @@ def _alone(place: Path) -> Iterator[bool]:
         if not _taken(file.fileno()):
             yield False
             return
-        folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except NotADirectoryError:  # a file or a link under an entry's name, which nobody can use
+            yield True
+            return
         try:
             yield _taken(folder)
         finally:

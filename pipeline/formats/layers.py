@@ -13,7 +13,7 @@ from typing import IO
 
 from ..core.errors import DiskError, IntegrityError
 from ..core.files import MAX_UNPACKED
-from .unpacking import HINT, Entry, damaged, from_tar, put, unpacked, within
+from .unpacking import HINT, Entry, damaged, from_tar, packing, put, unpacked, within
 
 
 def entries(blob: Path, what: str, limit: int = MAX_UNPACKED) -> Iterator[Entry]:
@@ -23,7 +23,10 @@ def entries(blob: Path, what: str, limit: int = MAX_UNPACKED) -> Iterator[Entry]
 
 
 def read(file: IO[bytes], what: str, limit: int) -> Iterator[Entry]:
-    """The same of an open one."""
+    """The same of an open one, from its beginning."""
+    if kind := packing(file.read(8)).removeprefix("gz"):  # others' decoders take what memory the packed bytes ask for
+        raise IntegrityError(f"{what} is packed by {kind}: a layer here is gzip", hint=HINT)
+    file.seek(0)
     return damaged(what, _once(within(from_tar(unpacked(file, what, limit), what), limit, what), what))
 
 

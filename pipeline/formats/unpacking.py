@@ -26,8 +26,8 @@ from typing import IO, Final, Literal, cast
 import zstandard
 
 from ..core.errors import DiskError, IntegrityError
-from ..core.files import MAX_UNPACKED
-from .tar_headers import Info
+from ..core.files import MAX_NAME, MAX_NAMES, MAX_UNPACKED
+from .tar_headers import members
 
 HINT: Final = "it is damaged or made to be: nothing of it is kept; fetch it again"
 DAMAGE: Final = (tarfile.TarError, lzma.LZMAError, zstandard.ZstdError, zlib.error, EOFError, struct.error)
@@ -154,16 +154,16 @@ def inside(name: str, what: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or "\0" in name:
         raise IntegrityError(f"{what} holds the name '{name}', which leaves the tree", hint=HINT)
-    if len(parts) > MAX_DEPTH:
-        raise IntegrityError(f"{what} holds '{name[:60]}…', a name of {len(parts)} folders", hint=HINT)
+    if len(parts) > MAX_DEPTH or len(name) > MAX_NAME:
+        raise IntegrityError(f"{what} holds '{name[:60]}…', too long a name", hint=HINT)
     return "/".join(parts)
 
 
 def relative(name: str, target: str, what: str) -> str:
     """A link's text as one that holds under any root. Raises IntegrityError where it climbs out of the archive's root."""
     folder = posixpath.dirname(name)
-    if not target or "\0" in target:
-        raise IntegrityError(f"{what} links '{name}' to '{target}', which is no name", hint=HINT)
+    if not 0 < len(target) <= MAX_NAME or "\0" in target:
+        raise IntegrityError(f"{what} links '{name}' to '{target[:60]}', which is no name", hint=HINT)
     if target.startswith("/"):
         return posixpath.relpath(posixpath.normpath("/" + target.lstrip("/")), "/" + folder)
     if posixpath.normpath(f"{folder}/{target}" if folder else target).split("/")[0] == "..":
@@ -174,29 +174,29 @@ def relative(name: str, target: str, what: str) -> str:
 
 
 def from_tar(stream: IO[bytes], what: str) -> Iterator[Entry]:
-    """The entries of a plain tar. Raises IntegrityError for what is none, for devices, and for names that leave it."""
+    """The entries of a plain tar. Raises IntegrityError for what is none, devices, holes, and names that leave it."""
     try:
-        with tarfile.open(fileobj=stream, mode="r|", tarinfo=Info) as tar:
-            for info in tar:
-                if not (name := inside(info.name, what)):
-                    continue
-                mode = info.mode & 0o7777
-                if info.size < 0:  # of a sparse member; it would make room for as much below the limit
-                    raise IntegrityError(f"{what} holds '{info.name}' with a size of {info.size}", hint=HINT)
-                if info.isdir():
-                    yield Entry(name, mode, "directory")
-                elif info.issym():
-                    yield Entry(name, mode, "link", target=relative(name, info.linkname, what))
-                elif info.islnk() and inside(info.linkname, what) == name:
-                    continue  # what tar writes for a file that it was told twice: it is there already
-                elif info.islnk():
-                    yield Entry(name, mode, "hardlink", target=inside(info.linkname, what))
-                elif info.isreg():
-                    member = cast("IO[bytes]", tar.extractfile(info))  # who reads it is outside of this try
-                    data = io.BufferedReader(Bounded(member, info.size, what), _BLOCK)
-                    yield Entry(name, mode, "file", info.size, data=data)
-                else:
-                    raise IntegrityError(f"{what} holds '{info.name}', a device or a pipe", hint=HINT)
+        for info in members(stream):
+            if not (name := inside(info.name, what)):
+                continue
+            mode = info.mode & 0o7777
+            if info.size < 0:  # it would make room for as much below the limit
+                raise IntegrityError(f"{what} holds '{info.name}' with a size of {info.size}", hint=HINT)
+            if info.has_holes:
+                raise IntegrityError(f"{what} holds '{info.name}' with holes in it, which is not read", hint=HINT)
+            if info.isdir():
+                yield Entry(name, mode, "directory")
+            elif info.issym():
+                yield Entry(name, mode, "link", target=relative(name, info.linkname, what))
+            elif info.islnk() and inside(info.linkname, what) == name:
+                continue  # what tar writes for a file that it was told twice: it is there already
+            elif info.islnk():
+                yield Entry(name, mode, "hardlink", target=inside(info.linkname, what))
+            elif info.isreg():
+                data = io.BufferedReader(Bounded(info.data, info.size, what), _BLOCK)  # who reads it is outside of this try
+                yield Entry(name, mode, "file", info.size, data=data)
+            else:
+                raise IntegrityError(f"{what} holds '{info.name}', a device or a pipe", hint=HINT)
     except (*DAMAGE, ValueError) as error:
         raise IntegrityError(f"{what} cannot be read as an archive ({error})", hint=HINT) from error
 
@@ -214,16 +214,18 @@ def damaged(what: str, entries: Iterator[Entry]) -> Iterator[Entry]:
 
 
 def within(entries: Iterable[Entry], limit: int, what: str) -> Iterator[Entry]:
-    """``entries``, which as a tar have at most about ``limit`` bytes; more raises IntegrityError.
+    """``entries``, which as a tar have at most about ``limit`` bytes, and ``MAX_NAMES`` of names; more raises IntegrityError.
 
-    The bytes that were unpacked say too little: a hole in a file (a sparse member of a tar, a file system's) has none, and
-    directories of a file system can share one block of names.
+    The bytes that were unpacked say too little: a hole in a file of a file system has none, and its directories can share one
+    block of names.
     """
-    count = 0
+    count = names = 0
     for entry in entries:
         count += tarfile.BLOCKSIZE + entry.size
         if count > limit:
             raise _too_large(what, limit)
+        if (names := names + 64 + len(entry.name) + len(entry.target)) > MAX_NAMES:
+            raise IntegrityError(f"{what} holds more names than {MAX_NAMES} bytes have room for", hint=HINT)
         yield entry
 
 

@@ -16,6 +16,7 @@ from doit.dependency import DatabaseException
 from doit.exceptions import InvalidCommand, InvalidDodoFile, InvalidTask
 
 from ...core.errors import DiskError, PipelineError, UsageError
+from ..environment import damaged
 from ..workspace import Workspace, here
 
 INTERRUPTED: Final = 130
@@ -114,6 +115,8 @@ class Strict:
             return complain(DiskError(f"{DATABASE}: {what}", hint=hint))
         except PipelineError as error:
             return complain(error)
+        except ImportError as error:
+            return damaged(error)
         except Terminated:
             print(f"doit: {self.name} was ended by a signal: run it again, what was finished is kept", file=sys.stderr)
             return TERMINATED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ AREAS: Final = {
 }
 """Each area of the end-to-end tests and what it shows. CONTRIBUTING.md has their minutes."""
 FULL: Final = "--full"
+CHECK: Final = "--check-words"
+_WRONG_USE: Final = 4
+_PYTEST: Final = (sys.executable, "-m", "pytest")
 WORKERS: Final = ("-n", "2", "--no-loadscope-reorder")
 """Two workers, since what compiles uses every processor itself; each takes a test file at a time, the longest first."""
 
@@ -35,11 +39,13 @@ class Test(Plain):
 
     def parse_execute(self, in_args: Sequence[str]) -> int:
         """Run pytest; its exit status, or 3 for a word that is no area, file or option."""
+        only_check = list(in_args[:1]) == [CHECK]  # ./doit.sh asks before it installs or starts anything
         try:
-            words = pytest_words(in_args, Path.cwd())
+            words = pytest_words(in_args[only_check:], Path.cwd())
+            refuse_options(words)
         except UsageError as error:
             return complain(error)
-        return subprocess.run([sys.executable, "-m", "pytest", *words], check=False).returncode
+        return 0 if only_check else subprocess.run([*_PYTEST, *words], check=False).returncode
 
 
 def pytest_words(words: Sequence[str], root: Path) -> list[str]:
@@ -49,6 +55,8 @@ def pytest_words(words: Sequence[str], root: Path) -> list[str]:
     out to workers and ends with its 20 slowest tests. Raises UsageError for a name that is neither area nor file.
     """
     rest = list(words)
+    if any(not word and (before == FULL or not before.startswith("-")) for before, word in zip(["", *rest], rest, strict=False)):
+        raise UsageError("'' is no test file", hint="leave the empty word out")
     size: list[str] = []
     if FULL in rest[:1]:
         size.append(rest.pop(0))
@@ -61,6 +69,17 @@ def pytest_words(words: Sequence[str], root: Path) -> list[str]:
     chosen = any(not _is_name(word, root) and not word.startswith("-") for word in rest)
     alone = chosen or any(word.startswith(("-n", "--dist", "--pdb", "-s", "--collect-only", "--co")) for word in rest)
     return [*(() if alone else (*WORKERS, "--durations=20")), *size, *rest]
+
+
+def refuse_options(words: Sequence[str]) -> None:
+    """Raise UsageError where pytest takes no such option, in one line instead of its own five."""
+    if not any(word.startswith("-") and word not in (FULL, *WORKERS, "--durations=20") for word in words):
+        return
+    asked = subprocess.run([*_PYTEST, "--markers", *words], check=False, capture_output=True, text=True, errors="replace")
+    if asked.returncode == _WRONG_USE and not {"-h", "--help", "--version", "-V"} & set(words):
+        found = re.search(r"^.*error: (.+)|^ERROR: (?!usage)(.+)", asked.stderr, re.MULTILINE)
+        said = (found[1] or found[2]) if found else "it takes no such words"
+        raise UsageError(f"pytest: {said}", hint="'doit test --help' lists its options")
 
 
 def _is_name(word: str, root: Path) -> bool:

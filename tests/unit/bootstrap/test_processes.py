@@ -38,7 +38,7 @@ def test_a_process_that_has_ended_or_is_another_is_not_known(tmp_path: Path) -> 
     source "$1/bootstrap/processes.sh"
     cd "$2"
     sleep 60 & echo $! >pid
-    pid_of pid sleep
+    until pid_of pid sleep; do :; done  # until then it is a fork of this shell
     pid_of pid other || echo "is another"
     kill $! && { wait $! || true; }
     pid_of pid sleep || echo "has ended"

@@ -65,3 +65,13 @@ def test_where_venv_alone_is_missing_its_package_can_be_installed(tmp_path: Path
     system = python(tmp_path / "usr/python3", NO_VENV)
     assert find(system, tmp_path / "local") == (1, "", "")
     assert find(tmp_path / "none", tmp_path / "local") == (1, "", ""), "nor is there any"
+
+
+def test_a_python_that_crashes_is_none_and_the_shell_says_nothing_of_it(tmp_path: Path) -> None:
+    broken = tmp_path / "usr/python3"
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    broken.chmod(0o755)
+    assert find(broken, tmp_path / "local") == (1, "", "")
+    python(tmp_path / "local/python3")
+    assert find(broken, tmp_path / "local") == (0, "python3", "")

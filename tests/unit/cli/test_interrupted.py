@@ -63,6 +63,15 @@ def test_a_signal_while_upstreams_keep_an_update_waiting(sent: signal.Signals, s
     assert (project.root / "versions.lock").read_bytes() == before
 
 
+@pytest.mark.parametrize("part", ["jinja2", "msgspec", "doit.doit_cmd", "requests"])
+def test_a_package_that_is_gone_from_the_environment_is_one_line(part: str) -> None:
+    code = f"import sys; sys.modules[{part!r}] = None; from pipeline.cli.program import main; sys.exit(main(['status']))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert done.stderr.startswith(f"doit: the Python environment {sys.prefix} is damaged (import of {part} halted")
+    assert done.stderr.endswith(": delete it and run ./doit.sh, which makes it anew\n")
+
+
 @pytest.mark.parametrize("part", ["jinja2", "msgspec", "doit.doit_cmd", "pipeline.cli.commands.base", "tomllib"])
 def test_ctrl_c_while_the_program_itself_still_loads(part: str) -> None:
     code = (

@@ -45,6 +45,40 @@ def test_a_name_that_is_neither_area_nor_file_is_wrong_use(words: list[str], nam
         pytest_words(words, ROOT)
 
 
+def doit_test(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline", "test", *words]
+    return subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("words", [[""], [FULL, ""], ["tests/unit", ""]])
+def test_an_empty_word_is_no_test_file(words: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"^'' is no test file"):
+        pytest_words(words, ROOT)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--nosuch"], "pytest: unrecognized arguments: --nosuch: 'doit test --help' lists its options"),
+        (["--check-words", "tests/unit/test_versions.py", "-k"], "pytest: argument -k: expected one argument: "),
+        (["--check-words", "-p", "nosuch"], 'pytest: Error importing plugin "nosuch": '),
+    ],
+)
+def test_words_that_pytest_does_not_take_are_one_line(words: list[str], said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "test", *words], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1), done.stderr
+    assert done.stderr.startswith(f"doit: {said}")
+
+
+@pytest.mark.parametrize("words", [[FULL, "host", "-k", "", "-x"], [FULL, "host", "scale"]])
+def test_words_that_it_takes_are_looked_at_and_nothing_is_run(words: list[str]) -> None:
+    """A folder ``host`` lies in the checkout, which pytest must not take for the one whose options it has to know."""
+    done = doit_test("--check-words", *words)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 MODULE = """
 import pytest
 pytestmark = [pytest.mark.e2e, pytest.mark.area("{area}")]
@@ -86,8 +120,7 @@ def test_a_test_of_an_area_that_is_none_is_refused(tmp_path: Path) -> None:
 
 def test_an_area_with_the_name_of_a_folder_is_run() -> None:
     """pytest took the word after ``--area`` for the folder ``host``, and did not know its own options any more."""
-    no_engine = ("-W", "ignore::pytest.PytestUnraisableExceptionWarning")  # docker's client leaves a socket where none answers
-    words = pytest_words([FULL, "host", "--collect-only", "-q", *no_engine], ROOT)
+    words = pytest_words([FULL, "host", "--collect-only", "-q"], ROOT)
     done = subprocess.run([sys.executable, "-m", "pytest", *words], cwd=ROOT, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert {line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line} >= {"tests/e2e/test_host_vm.py"}

@@ -275,8 +275,8 @@ def test_a_bomb_is_refused_at_the_limit(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["gnu", "pax"])
-def test_holes_in_a_run_file_count_as_what_they_unpack_to(form: str, run: Path, tmp_path: Path) -> None:
-    """Ten kilobytes of tar that would be 80 MiB on the disk."""
+def test_a_file_with_holes_in_a_run_file_is_refused(form: str, run: Path, tmp_path: Path) -> None:
+    """Ten kilobytes of tar that would be 80 MiB on the disk; a map of holes may be of any size, too. Nobody packs a driver so."""
     with (tmp_path / "zeros").open("wb") as file:
         file.truncate(80 * MIB)
     packing.run("tar", "-C", tmp_path, "--sparse", f"--format={form}", "-cf", tmp_path / "holes.tar", "zeros")
@@ -285,25 +285,16 @@ def test_holes_in_a_run_file_count_as_what_they_unpack_to(form: str, run: Path, 
     assert len(holes) < MIB
     path = tmp_path / "holes.run"
     path.write_bytes(run.read_bytes()[: makeself.payload_at(run)] + lzma.compress(holes))
-    with pytest.raises(IntegrityError, match=f"holes.run unpacks to more than {LIMIT} bytes"):
+    with pytest.raises(IntegrityError, match=r"holes\.run holds '.*zeros' with holes in it, which is not read"):
         to_tar(makeself.entries(path, LIMIT), tmp_path / "out.tar")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["holes.run", "holes.tar"]
 
 
-def test_a_size_below_zero_makes_no_room_for_holes(tmp_path: Path) -> None:
-    """tar's old form of sparse members has a field of its own for the size, and a number there may be negative."""
-
-    def sparse(name: str, size: int) -> bytes:
-        info = tarfile.TarInfo(name)
-        info.type = tarfile.GNUTYPE_SPARSE
-        head = bytearray(info.tobuf(tarfile.GNU_FORMAT))
-        head[386:410] = b"00000000000\0" * 2
-        head[483:495] = (b"\x80" if size >= 0 else b"\xff") + (size % 256**11).to_bytes(11)
-        head[148:156] = b" " * 8
-        head[148:156] = b"%06o\0 " % sum(head)
-        return bytes(head)
-
-    archive = io.BytesIO(sparse("a", -LIMIT) + sparse("b", LIMIT + MIB) + bytes(1024))
+def test_a_size_below_zero_makes_no_room_for_more(tmp_path: Path) -> None:
+    """A size may be written in base 256, and be a negative number there."""
+    info = tarfile.TarInfo("a")
+    info.size = -LIMIT
+    archive = io.BytesIO(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
     with pytest.raises(IntegrityError, match=f"holds 'a' with a size of -{LIMIT}"):
         to_tar(unpacking.within(from_tar(archive, "x.tar"), LIMIT, "x.tar"), tmp_path / "out.tar")
     assert not list(tmp_path.iterdir())

@@ -153,11 +153,31 @@ def shorten_list(place: Path) -> None:
     (place / "files.json").write_text("{}")
 
 
+def link_entry(place: Path) -> None:
+    place.rename(place.parents[1] / "elsewhere")
+    place.symlink_to(place.parents[1] / "elsewhere")
+
+
+def link_entry_to_nothing(place: Path) -> None:
+    shutil.rmtree(place)
+    place.symlink_to(place.parents[1] / "nothing")
+
+
+def link_files(place: Path) -> None:
+    (place / "files").rename(place.parents[1] / "elsewhere")
+    (place / "files").symlink_to(place.parents[1] / "elsewhere")
+
+
+def file_as_entry(place: Path) -> None:
+    shutil.rmtree(place)
+    place.write_text("")
+
+
 @pytest.mark.parametrize(
     "harm",
     [
         truncate, remove_file, add_file, make_executable, relink, rewrite, remove_all_files, empty_marker, remove_marker,
-        nonsense_marker, shorten_list,
+        nonsense_marker, shorten_list, link_entry, link_entry_to_nothing, link_files, file_as_entry,
     ],
 )  # fmt: skip
 def test_a_damaged_entry_is_made_again_and_said_once(kept: Cache, said: list[str], harm: Callable[[Path], None]) -> None:
@@ -174,6 +194,7 @@ def test_a_damaged_entry_is_made_again_and_said_once(kept: Cache, said: list[str
     assert said[0].startswith(f"tests: {files.parent} is damaged (")
     assert (files / "program").read_text() == "#!/bin/sh\n"
     assert not list(kept.root.glob(".new.*"))
+    assert not (elsewhere := kept.root.with_name("elsewhere")).exists() or list(elsewhere.iterdir()), "it is not ours to empty"
 
 
 def test_one_changed_byte_of_the_same_second_is_found_by_a_thorough_run(kept: Cache, said: list[str]) -> None:

@@ -164,3 +164,19 @@ def test_the_users_cache_is_where_the_variables_say_and_a_temporary_one_without_
     with Cache.of_this_user({}) as cache:
         assert cache.entry("thing", {}, Maker()).is_dir()
         assert "coreos-nvidia-tests." in str(cache.root)
+
+
+def test_a_file_or_a_link_under_an_entrys_name_is_listed_and_goes_and_where_it_leads_stays(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/file").write_text("")
+    root = tmp_path / "cache"
+    root.mkdir()
+    (root / "file").write_text("")
+    (root / "dangling").symlink_to("nothing")
+    (root / "link").symlink_to(tmp_path / "kept")
+    found = user_cache.entries(root)
+    assert {made.path.name for made in found} == {"file", "dangling", "link"}
+    assert not any(user_cache.in_use(made.path) for made in found)
+    assert all(user_cache.remove(made.path) for made in found)
+    assert [path.name for path in root.iterdir()] == [".locks"]
+    assert (tmp_path / "kept/file").exists()
