@@ -5,19 +5,20 @@ STAMP=$ROOT/.venv/made-from
 
 # Debian's own comes first: it is what everybody has and what the tests run under, whatever else lies in PATH.
 SYSTEM_PYTHON=/usr/bin/python3
+ANSWERS_WITHIN=30 # seconds
 
 # find_python: sets PYTHON to a Python of 3.11 or newer that can make environments; fails where there is none. Ends the program
 # where the system's own is older: no package that could be installed then would help.
 find_python() {
     local candidate version
     for candidate in "$SYSTEM_PYTHON" python3 python3.14 python3.13 python3.12 python3.11; do
-        # In braces: of one that crashes, it is the shell that speaks.
-        if { "$candidate" -I -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'; } 2>/dev/null; then
+        # In braces: of one that crashes, it is the shell that speaks. One that hangs is no Python for us.
+        if { /usr/bin/timeout "$ANSWERS_WITHIN" "$candidate" -I -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'; } 2>/dev/null; then
             PYTHON=$candidate
             return
         fi
     done
-    { version=$("$SYSTEM_PYTHON" -I -S -c 'import sys; print(*sys.version_info[:2], sep=".")'); } 2>/dev/null || return 1
+    { version=$(/usr/bin/timeout "$ANSWERS_WITHIN" "$SYSTEM_PYTHON" -I -S -c 'import sys; print(*sys.version_info[:2], sep=".")'); } 2>/dev/null || return 1
     case $version in
         [0-2].* | 3.? | 3.10) die "$SYSTEM_PYTHON is Python $version, and 3.11 or newer with its venv module is needed: install one" ;;
     esac

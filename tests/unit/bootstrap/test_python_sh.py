@@ -14,7 +14,7 @@ NO_VENV = "sys.modules['ensurepip'] = None"
 FIND = """
 ROOT=$1 && say() { echo "$*" >&2; } && die() { say "$@" && exit 2; }
 . "$ROOT/bootstrap/python.sh"
-SYSTEM_PYTHON=$2
+SYSTEM_PYTHON=$2 ANSWERS_WITHIN=${3-30}
 find_python && echo "$PYTHON"
 """
 
@@ -27,9 +27,9 @@ def python(place: Path, before: str = "") -> Path:
     return place
 
 
-def find(system: Path, folder: Path) -> tuple[int, str, str]:
+def find(system: Path, folder: Path, *seconds: str) -> tuple[int, str, str]:
     """Status, the one that was found, and what was said, with ``folder`` before all others that PATH has."""
-    words = ["/bin/bash", "-euc", FIND, "bash", str(ROOT), str(system)]
+    words = ["/bin/bash", "-euc", FIND, "bash", str(ROOT), str(system), *seconds]
     done = subprocess.run(words, env={"PATH": str(folder)}, capture_output=True, text=True)
     return done.returncode, done.stdout.strip(), done.stderr
 
@@ -75,3 +75,9 @@ def test_a_python_that_crashes_is_none_and_the_shell_says_nothing_of_it(tmp_path
     assert find(broken, tmp_path / "local") == (1, "", "")
     python(tmp_path / "local/python3")
     assert find(broken, tmp_path / "local") == (0, "python3", "")
+
+
+def test_a_python_that_hangs_is_none(tmp_path: Path) -> None:
+    hangs = python(tmp_path / "usr/python3", "import time; time.sleep(60)")
+    python(tmp_path / "local/python3")
+    assert find(hangs, tmp_path / "local", "3") == (0, "python3", "")
