@@ -25,8 +25,9 @@ from doit.doit_cmd import DoitMain
 
 import pipeline.build.pair
 from pipeline.build.assemble import assemble, tree
-from pipeline.build.pair import RECIPE_LABEL, publish
+from pipeline.build.pair import publish
 from pipeline.build.shared_layers import Workshop
+from pipeline.core.tags import RECIPE_LABEL, label
 from pipeline.outcomes.index import Bytes, Entry, Seconds, entry_of
 from pipeline.plan.pairs import Pair
 
@@ -46,7 +47,7 @@ def build(pair: Pair, shop: Workshop) -> Entry:
     _log(f"end {pair.id}")
     with shop.progress.step(pair.id, "assemble", "assembled"):
         layer = shop.store.add(_files(pair, int(os.environ.get("STAND_IN_BYTES", "0"))), 0, passing=True)
-    labels = {RECIPE_LABEL: f"sha256:{pair.recipe}", "io.coreos-nvidia.kinds": " ".join(pair.kinds)}
+    labels = {RECIPE_LABEL: f"sha256:{pair.recipe}", label("kinds"): " ".join(pair.kinds)}
     labels["org.opencontainers.image.created"] = pair.kernel.date
     image = assemble([layer], arch=pair.kernel.arch, epoch=0, labels=labels, names=["stand-in"], program=False)
     with shop.progress.step(pair.id, "push", "pushed"):

@@ -24,8 +24,8 @@ LOADED: Final = (
         f"pipeline.cli.commands.{name}"
         for name in ("doit_overrides", "fetch", "host", "matrix", "page", "prune", "run", "status")
     ),
-    *(f"pipeline.cli.{name}" for name in ("commands.update", "commands.update_host", "program", "tasks")),
-    *(f"pipeline.publish.{name}" for name in ("finish_run", "leftovers", "signing")),
+    *(f"pipeline.cli.{name}" for name in ("commands.update", "commands.update_host", "leftovers", "program", "tasks")),
+    *(f"pipeline.publish.{name}" for name in ("finish_run", "signing")),
     *(f"pipeline.update.{name}" for name in ("host", "run")),
     *("pipeline.build.pair", "pipeline.hosts.host_bundle", "pipeline.outcomes.page"),
 )

@@ -11,13 +11,13 @@ tags that the names are settled, and keeps the index when they move on, for host
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from ..core.errors import RegistryError
+from ..core.tags import of_joint
 from ..plan.pairs import Pair
 from ..registry.client import INDEX_TYPES, Manifest, Registry
 from .assemble import INDEX_TYPE, MANIFEST_TYPE, assemble_index, digest_of
@@ -37,24 +37,19 @@ class Part:
     manifest: Manifest
 
 
-def joint_tag(recipes: Iterable[str]) -> str:
-    """The tag of the index of the images with these recipes, in whatever order they come."""
-    return f"i-{hashlib.sha256(' '.join(sorted(recipes)).encode()).hexdigest()[:16]}"
-
-
 def joint_tags(pair: Pair, built: Callable[[Pair], bool]) -> set[str]:
     """Tags of the indexes that the registry has where the names of ``pair`` are settled; none where it is alone."""
     siblings = [sibling for sibling in pair.siblings() if built(sibling)]
     if not siblings:
         return set()
     owners = [[pair.recipe, *(other.recipe for other in siblings if tag in other.tags)] for tag in pair.tags]
-    return {joint_tag(recipes) for recipes in owners if len(recipes) > 1}
+    return {of_joint(recipes) for recipes in owners if len(recipes) > 1}
 
 
 def keep(parts: Mapping[str, Part], registry: Registry) -> None:
     """Give an index of ``parts`` its own tag; nothing for one image, which has its recipe's."""
     if len(parts) > 1:
-        data, tag = _made(parts)[0], joint_tag(part.recipe for part in parts.values())
+        data, tag = _made(parts)[0], of_joint(part.recipe for part in parts.values())
         if registry.digest(tag) != digest_of(data):
             registry.push_manifest(data, INDEX_TYPE, [tag], shared=True)
 

@@ -20,6 +20,7 @@ from typing import Any, Final
 from ..config.records import Kind
 from ..core.background import aside
 from ..core.errors import PairFailed, PipelineError
+from ..core.tags import OUTCOME_LABEL, REASON_LABEL, RECIPE_LABEL, label
 from ..core.text import counted
 from ..formats.layers import unpack
 from ..outcomes import index as indexes
@@ -32,8 +33,6 @@ from . import contexts, image_names
 from .assemble import MANIFEST_TYPE, Image, Layer, assemble, exported, merged, tree
 from .shared_layers import Workshop
 
-RECIPE_LABEL: Final = "io.coreos-nvidia.recipe"
-REASON_LABEL: Final = "io.coreos-nvidia.reason"
 MODULES: Final = "driver-modules"
 """The engine's name for what was compiled: the stages of a pair's Dockerfile. Gigabytes a pair, of use until it is pushed."""
 PROBES: Final = "probes"
@@ -191,7 +190,7 @@ def _proved(work: _Work, shop: Workshop, kinds: list[Kind], layers: Mapping[str,
     }
     kinds.sort()
     for kind, modules in work.proof["modules"].items():
-        labels |= {f"io.coreos-nvidia.srcversion.{kind}.{name}": m["srcversion"] for name, m in modules.items()}
+        labels |= {label(f"srcversion.{kind}.{name}"): m["srcversion"] for name, m in modules.items()}
     image_names = ["runtime base", f"userspace {driver.version}", f"modules for {kernel.kernel}", "nvidia-driver"]
     program = shop.store.add(tree({f.path: (f.mode, f.source.read_bytes()) for f in renderer.program}), epoch)
     own = [layers["base"], layers["userspace"], layers["kernel"], program]
@@ -269,7 +268,7 @@ def _failed(work: _Work, error: PairFailed, shop: Workshop) -> Entry:
     layer = shop.store.add(tree({"reason.json": (0o644, content)}), epoch, passing=True)
     work.passing.append(layer)
     labels = {RECIPE_LABEL: f"sha256:{pair.recipe}", REASON_LABEL: error.message}
-    labels |= {"io.coreos-nvidia.outcome": "failed", "org.opencontainers.image.title": "failed pair"}
+    labels |= {OUTCOME_LABEL: "failed", "org.opencontainers.image.title": "failed pair"}
     image = assemble([layer], arch=pair.kernel.arch, epoch=epoch, labels=labels, names=["reason"], program=False)
     shop.push_image(image, [pair.failed_tag])
     shop.progress.event("outcome", pair.id, f"failed: {error.message}", outcome="failed")

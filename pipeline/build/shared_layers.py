@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Final
 
 from ..config.records import Driver, Toolchain
+from ..core import tags
 from ..core.errors import IntegrityError, PairFailed, RegistryError
 from ..core.lazy import Locks, lazy
 from ..core.progress import Progress
 from ..core.text import counted
-from ..core.versions import tag_text
-from ..engine.client import LABEL, Engine
+from ..engine.client import Engine
 from ..fetch.store import Inputs
 from ..formats import layers
 from ..plan.dockerfile import Rendered
@@ -128,7 +128,7 @@ class Workshop:
                     tag=tag or rendered.tag,
                     target=target,
                     log=note,
-                    labels={LABEL: rendered.recipe},
+                    labels={tags.RECIPE_LABEL: rendered.recipe},
                     args={"JOBS": str(self.jobs)},
                 )
             except PairFailed as error:
@@ -169,7 +169,7 @@ class Workshop:
             self.toolchain(self.renderer.lock.unpacker(arch))
             return self.layer(rendered, f"base:{arch}", epoch, "unpack")
 
-        return self._shared(rendered, f"base-{rendered.recipe[:16]}", arch, epoch, [], build, f"base of {arch}")
+        return self._shared(rendered, tags.of_base(rendered.recipe), arch, epoch, [], build, f"base of {arch}")
 
     def userspace(self, driver: Driver) -> Layer:
         """The layer of one driver's userspace and firmware."""
@@ -185,7 +185,7 @@ class Workshop:
             self.prove_userspace(layer, driver)
             return layer
 
-        tag = f"userspace-{tag_text(driver.version)}-{rendered.recipe[:16]}"
+        tag = tags.of_userspace(driver.version, rendered.recipe)
         return self._shared(rendered, tag, driver.arch, epoch, [base], build, f"userspace of {driver.version}")
 
     def prove_userspace(self, layer: Layer, driver: Driver) -> None:
@@ -244,7 +244,7 @@ class Workshop:
             if layer is None:  # one of the registry is noted too: by its recipe what is downloaded is known to be needed
                 layer = self.store.remember(rendered.recipe, published) if published else build()
             if published is None:
-                labels = {"org.opencontainers.image.title": title, LABEL: f"sha256:{rendered.recipe}"}
+                labels = {"org.opencontainers.image.title": title, tags.RECIPE_LABEL: f"sha256:{rendered.recipe}"}
                 names = ["runtime base", *(["userspace"] if below else [])]
                 image = assemble([*below, layer], arch=arch, epoch=epoch, labels=labels, names=names, program=False)
                 with self.progress.step(tag, "push", f"pushed {layer.size / 1e6:.0f} MB"):

@@ -15,10 +15,11 @@ from ..config import compat, host_lockfile, versions_toml
 from ..config.policies import policies
 from ..config.records import Lock, Os
 from ..config.versions_toml import Settings, Wanted
-from ..core import scratch_dirs, user_cache
+from ..core import scratch_dirs
 from ..core.errors import ROOM_HINT, DiskError, PipelineError
 from ..core.lazy import lazy
 from ..core.progress import Progress
+from ..fetch import user_cache
 from ..plan.pairs import Pair, Plan
 from ..plan.render import Renderer
 from ..publish.ledger import Ledger

@@ -17,10 +17,12 @@ from typing import Any, Final
 
 import msgspec
 
+from ..core import tags as tag_names
 from ..core.errors import ROOM_HINT, BadFileError, DiskError, PipelineError
 from ..core.strict_json import refuse_duplicate_keys
+from ..core.tags import check_tag, tag_text
 from ..core.timestamps import epoch_of
-from ..core.versions import DriverVersion, KernelRelease, check_tag, tag_text
+from ..core.versions import DriverVersion, KernelRelease
 from . import distributions
 from .records import FILE_NAME, File, Kernel, Lock, is_tarball
 
@@ -131,7 +133,7 @@ def check(lock: Lock, name: str, *, local: bool = False) -> None:
         try:
             KernelRelease(kernel.kernel)
             longest = max(kernel.drivers, key=len, default="")  # drivers are digits and dots: if its tags can be, all can
-            for text in (f"{tag}-{longest}", *qualified_tags(kernel, longest)) if longest else ():
+            for text in (tag_names.plain(kernel.kernel, longest), *qualified_tags(kernel, longest)) if longest else ():
                 check_tag(text)
         except PipelineError as error:
             raise bad(f"{where}.kernel", error.message) from error
@@ -236,7 +238,7 @@ def _machine(file: File) -> str:
 def qualified_tags(kernel: Kernel, driver: str) -> list[str]:
     """``<nvidia>-<kernel>-<ID><VERSION_ID>`` for every release with that kernel (GPU Operator's form)."""
     os_tags = sorted({release.os_tag for release in kernel.releases})
-    return [f"{driver}-{tag_text(kernel.kernel)}-{os_tag}" for os_tag in os_tags]
+    return [tag_names.qualified(driver, kernel.kernel, os_tag) for os_tag in os_tags]
 
 
 def dump(lock: Lock) -> bytes:

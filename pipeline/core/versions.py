@@ -13,32 +13,17 @@ from functools import lru_cache, total_ordering
 
 from .errors import UpstreamDataError
 from .lazy import lazy
+from .tags import tag_text
 
 _DRIVER = re.compile(r"[0-9]{2,3}\.[0-9]{2,3}(\.[0-9]{2}){0,2}")
 _KERNEL = re.compile(r"[0-9]+\.[0-9]+(\.[0-9]+)?[A-Za-z0-9._+~-]*")
 _KERNEL_HEAD = re.compile(r"([0-9]+)\.([0-9]+)(?:\.([0-9]+))?(.*)")
 _RC = re.compile(r"(?:^|[.~-])rc([0-9]+)")
 _CHUNK = re.compile(r"[0-9]+|[A-Za-z]+")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 MAX_TEXT = 100
 """Characters a kernel string may have: two versions and an OS must fit a tag of 128."""
 
 Order = tuple[tuple[int, int, str], ...]
-
-
-def tag_text(text: str) -> str:
-    """``text`` as an image tag may hold it: ``+`` and ``~`` become ``_`` (OCI distribution-spec, tag rule)."""
-    return text.replace("+", "_").replace("~", "_")
-
-
-def check_tag(tag: str) -> str:
-    """``tag`` itself when a registry accepts it.
-
-    Raises UpstreamDataError otherwise.
-    """
-    if not _TAG.fullmatch(tag):
-        raise UpstreamDataError(f"'{tag}' is not a valid image tag", hint="a tag has 1 to 128 of A-Z a-z 0-9 _ . -")
-    return tag
 
 
 @total_ordering

@@ -22,11 +22,11 @@ import requests.exceptions
 import urllib3.exceptions
 
 from ..core.errors import BadFileError, DiskError, EngineError, PairFailed, UsageError
+from ..core.tags import RECIPE_LABEL
 from ..fetch.http import cause
 
 ENGINE_FILE: Final = Path("build/engine.env")
 API_AT_LEAST: Final = (1, 41)
-LABEL: Final = "io.coreos-nvidia.recipe"
 _NO_SPACE: Final = "no space left on device"
 _EXIT_CODE: Final = re.compile(r"returned a non-zero code: ([0-9]+)")
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
@@ -118,7 +118,7 @@ class Engine:
             return False
         except _TROUBLE as error:
             raise self._broken("look for an image", error) from error
-        return ((found.get("Config") or {}).get("Labels") or {}).get(LABEL) == recipe
+        return ((found.get("Config") or {}).get("Labels") or {}).get(RECIPE_LABEL) == recipe
 
     def build(
         self,

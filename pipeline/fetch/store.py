@@ -14,10 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..config.records import File, kept
-from ..core import user_cache
 from ..core.errors import BadFileError, DiskError, IntegrityError, NetworkError, NotFoundError
 from ..core.files import MAX_UNPACKED
-from . import local_files
+from . import local_files, user_cache
 from .fetcher import Fetcher
 from .http_cache import DISK_HINT
 

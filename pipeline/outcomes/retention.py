@@ -16,13 +16,12 @@ from typing import Final
 from msgspec import Struct
 
 from ..config.records import OsRelease
+from ..core import tags as tag_names
 from ..core.errors import UsageError
-from ..core.versions import tag_text
+from ..core.tags import kind_of
 from ..plan.pairs import Plan
 from .index import Entry
 
-INDEX_TAG: Final = "index"
-_RECIPE: Final = re.compile(r"(r|i|failed|base|userspace-.+)-([0-9a-f]{16})")
 _ATTACHED: Final = re.compile(r"sha256-([0-9a-f]{64})(\..+)?")
 """Where cosign and registries without the referrers API keep what is attached to a digest."""
 
@@ -65,14 +64,14 @@ def kept(plan: Plan) -> Kept:
     lock = plan.lock
     if not lock.kernels:
         raise UsageError("versions.lock holds no kernel, so nothing tells which releases are supported", hint="run 'doit update'")
-    tags = {INDEX_TAG}
+    tags = {tag_names.INDEX}
     for pair in plan.pairs:
         tags |= {*pair.tags, *pair.aliases}
         if pair.exclusion is None:
             tags |= {pair.recipe_tag, pair.failed_tag}
     renderer = plan.renderer
-    tags |= {f"base-{renderer.base(base).recipe[:16]}" for base in lock.bases}
-    tags |= {f"userspace-{tag_text(d.version)}-{renderer.userspace(d).recipe[:16]}" for d in lock.drivers}
+    tags |= {tag_names.of_base(renderer.base(base).recipe) for base in lock.bases}
+    tags |= {tag_names.of_userspace(d.version, renderer.userspace(d).recipe) for d in lock.drivers}
     known: list[tuple[str, str, str, tuple[OsRelease, ...]]] = [(k.os, k.arch, k.kernel, k.releases) for k in lock.kernels]
     known += [(p.os, p.arch, p.kernel, p.releases) for p in lock.pending]
     return Kept(
@@ -90,13 +89,13 @@ def image_of(entry: Entry) -> Image:
 
 def image_from(labels: Mapping[str, str]) -> Image | None:
     """What an image's own labels say; None where they are not ours. They do not name its releases."""
-    os, arch, kernel = (labels.get(f"io.coreos-nvidia.{name}", "") for name in ("os", "arch", "kernel"))
+    os, arch, kernel = (labels.get(tag_names.label(name), "") for name in ("os", "arch", "kernel"))
     return Image(os, arch, kernel, ()) if os and arch and kernel else None
 
 
 def unknown(tags: Iterable[str], needs: Kept, images: Mapping[str, Image]) -> list[str]:
     """Recipe tags that neither the plan nor the index knows: their images' labels are worth a look."""
-    return [tag for tag in tags if _kind(tag) == "r" and tag not in needs.tags and tag not in images]
+    return [tag for tag in tags if kind_of(tag) == "r" and tag not in needs.tags and tag not in images]
 
 
 def judge(
@@ -139,11 +138,11 @@ def _stays(tag: str, group: Iterable[str], needs: Kept, images: Mapping[str, Ima
     """Why ``tag`` must stay; nothing where it may go."""
     if tag in needs.tags:
         return f"{tag} is wanted"
-    kind = _kind(tag)
+    kind = kind_of(tag)
     if kind in ("failed", "base", "userspace", "i"):
         return ""
     if kind != "r":
-        return "" if any(_kind(other) in ("r", "i") for other in group) else f"{tag} is none of ours"
+        return "" if any(kind_of(other) in ("r", "i") for other in group) else f"{tag} is none of ours"
     image = images.get(tag)
     if image is None:
         return f"nobody knows which kernel {tag} is for"
@@ -160,7 +159,7 @@ def _stays(tag: str, group: Iterable[str], needs: Kept, images: Mapping[str, Ima
 
 
 def _goes(tag: str, images: Mapping[str, Image]) -> str:
-    kind = _kind(tag)
+    kind = kind_of(tag)
     if kind == "r":
         image = images[tag]
         return f"{image.kernel}: no release in versions.lock boots it ({', '.join(map(_name, image.releases))})"
@@ -191,11 +190,6 @@ def _previous(supported: Iterable[Release], images: Iterable[Image]) -> dict[Rel
             elif key not in found or _numbers(found[key][3]) < _numbers(release[3]):
                 found[key] = release
     return {release: f"{release[2]} {newest[release[:3]]}" for release in found.values()}
-
-
-def _kind(tag: str) -> str:
-    found = _RECIPE.fullmatch(tag)
-    return found[1].partition("-")[0] if found else ""
 
 
 def _releases(os: str, arch: str, releases: Iterable[OsRelease]) -> list[Release]:

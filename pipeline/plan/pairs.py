@@ -13,9 +13,10 @@ from ..config.compat import Compat, Patch, Verdict
 from ..config.lockfile import qualified_tags
 from ..config.records import Driver, Kernel, Kind, Lock
 from ..config.versions_toml import Wanted, kinds_of
+from ..core import tags as tag_names
 from ..core.errors import UsageError
 from ..core.lazy import lazy
-from ..core.versions import DriverVersion, tag_text
+from ..core.versions import DriverVersion
 from .dockerfile import Rendered
 from .render import Renderer, recommended, required_kinds
 
@@ -65,24 +66,24 @@ class Pair:
     @property
     def recipe_tag(self) -> str:
         """The immutable tag of the finished image."""
-        return f"r-{self.recipe[:16]}"
+        return tag_names.of_image(self.recipe)
 
     @property
     def failed_tag(self) -> str:
         """The immutable tag of a failure."""
-        return f"failed-{self.recipe[:16]}"
+        return tag_names.of_failure(self.recipe)
 
     @lazy
     def tags(self) -> tuple[str, ...]:
         """Names that belong to this pair alone: the plain one and the GPU Operator's form for each release."""
-        plain = [f"{tag_text(self.kernel.kernel)}-{self.driver.version}"] if self.plain else []
+        plain = [tag_names.plain(self.kernel.kernel, self.driver.version)] if self.plain else []
         return (*plain, *qualified_tags(self.kernel, self.driver.version))
 
     @lazy
     def aliases(self) -> tuple[str, ...]:
         """The same with the branch instead of the version; the newest built driver of the branch owns them."""
         branch = DriverVersion(self.driver.version).branch
-        plain = [f"{tag_text(self.kernel.kernel)}-{branch}"] if self.plain else []
+        plain = [tag_names.plain(self.kernel.kernel, branch)] if self.plain else []
         return (*plain, *qualified_tags(self.kernel, branch))
 
     @property

@@ -19,6 +19,7 @@ from ..config.versions_toml import Module, Wanted
 from ..core.errors import BadFileError
 from ..core.files import CHECKOUT
 from ..core.lazy import lazy
+from ..core.tags import label
 from ..core.timestamps import date_of, epoch_of
 from ..core.versions import DriverVersion
 from ..trees.spec import LAYOUT, Tree, of_driver, of_kernel
@@ -309,16 +310,16 @@ class Renderer:
             "org.opencontainers.image.version": f"{kernel.kernel}-{driver.version}",
             "org.opencontainers.image.description": f"NVIDIA driver {driver.version} for Linux {kernel.kernel}",
             "org.opencontainers.image.licenses": "Apache-2.0 AND LicenseRef-NVIDIA-Driver",
-            "io.coreos-nvidia.os": kernel.os,
-            "io.coreos-nvidia.arch": kernel.arch,
-            "io.coreos-nvidia.kernel": kernel.kernel,
-            "io.coreos-nvidia.driver": driver.version,
-            "io.coreos-nvidia.kinds": " ".join(kinds),
+            label("os"): kernel.os,
+            label("arch"): kernel.arch,
+            label("kernel"): kernel.kernel,
+            label("driver"): driver.version,
+            label("kinds"): " ".join(kinds),
         }
         if driver.fabric:
-            labels["io.coreos-nvidia.fabric-manager"] = driver.fabric[0].version
+            labels[label("fabric-manager")] = driver.fabric[0].version
         if other:
-            labels["io.coreos-nvidia.other-versions"] = " ".join(other)
+            labels[label("other-versions")] = " ".join(other)
         return labels
 
     def _once(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..config.lockfile import write
+from ..core.tags import is_outcome
 from ..outcomes.index import Index
 from ..plan.pairs import Pair, Plan
 from . import ledger
@@ -68,4 +69,4 @@ def _place(registry: Registry) -> bytes:
 
 
 def _outcomes(tags: set[str]) -> set[str]:
-    return {tag for tag in tags if tag.startswith(("r-", "failed-"))}
+    return {tag for tag in tags if is_outcome(tag)}

@@ -17,6 +17,7 @@ import msgspec
 
 from ..core.errors import PipelineError, RegistryError, UsageError
 from ..core.lazy import lazy
+from ..core.tags import INDEX, is_outcome, label
 from ..outcomes import index as indexes
 from ..outcomes.index import Index
 from .signing import KEY_FILE, SIGNATURE_FILE, signer
@@ -26,13 +27,12 @@ if TYPE_CHECKING:
     from ..plan.pairs import Plan
     from ..registry.client import Registry
 
-INDEX_TAG: Final = "index"
-SERIAL_LABEL: Final = "io.coreos-nvidia.serial"
-BASIS_LABEL: Final = "io.coreos-nvidia.basis"
+SERIAL_LABEL: Final = label("serial")
+BASIS_LABEL: Final = label("basis")
 """``basis`` of what the index was made from."""
-DOCUMENT_LABEL: Final = "io.coreos-nvidia.document"
+DOCUMENT_LABEL: Final = label("document")
 """``digest`` of ``/index.json``."""
-SIGNER_LABEL: Final = "io.coreos-nvidia.signed-by"
+SIGNER_LABEL: Final = label("signed-by")
 """``key_id`` of the key that signed ``/index.json``; no such label where nobody did."""
 MAX_BYTES: Final = 256 << 20
 """Of the layer, packed and unpacked: a few KB can stand for gigabytes, and whoever may push chose them."""
@@ -53,7 +53,7 @@ def basis(plan: Plan, tags: Iterable[str]) -> str:
     for part in (plan.lock, plan.wanted, plan.rules):
         total.update(msgspec.json.encode(part))
     total.update("\n".join(pair.recipe for pair in plan.pairs).encode())
-    total.update("\n".join(sorted(tag for tag in tags if tag.startswith(("r-", "failed-")))).encode())
+    total.update("\n".join(sorted(tag for tag in tags if is_outcome(tag))).encode())
     if signed_by := signer():
         total.update(signed_by.key_id.encode())
     return f"sha256:{total.hexdigest()}"
@@ -80,7 +80,7 @@ class Published:
 
         try:
             data = self._registry.blob(self._manifest["layers"][0]["digest"], max_bytes=MAX_BYTES)
-            name = self._registry.reference(INDEX_TAG)
+            name = self._registry.reference(INDEX)
             held = (entry for entry in layers.read(io.BytesIO(data), name, MAX_BYTES) if entry.name == "index.json")
             document = next((entry.data.read() for entry in held if entry.data is not None), b"")
             return indexes.parse(document, name)
@@ -96,7 +96,7 @@ class Published:
         """The manifest of the image; of several, which differ in their architecture alone, the first."""
         from ..registry.client import INDEX_TYPES
 
-        manifest = self._registry.manifest(INDEX_TAG) if self._present else None
+        manifest = self._registry.manifest(INDEX) if self._present else None
         document = json.loads(manifest.data) if manifest else {}
         if manifest and manifest.media_type in INDEX_TYPES:
             child = self._registry.manifest(document["manifests"][0]["digest"]) if document.get("manifests") else None
@@ -134,10 +134,10 @@ def push(index: Index, made_from: str, held: Published, shop: Workshop) -> bool:
     images = {arch: assemble([layer], arch=arch, epoch=0, labels=labels, names=["index"], program=False) for arch in arches}
     try:
         for image in images.values():
-            shop.push_image(image, [INDEX_TAG] if len(images) == 1 else [], shared=True)
+            shop.push_image(image, [INDEX] if len(images) == 1 else [], shared=True)
     finally:
         shop.store.drop(layer)
     if len(images) > 1:
         several = assemble_index({arch: image.manifest for arch, image in images.items()})
-        shop.registry.push_manifest(several, INDEX_TYPE, [INDEX_TAG], shared=True)
+        shop.registry.push_manifest(several, INDEX_TYPE, [INDEX], shared=True)
     return True

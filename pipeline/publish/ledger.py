@@ -22,11 +22,12 @@ from ..core.background import aside
 from ..core.errors import PipelineError, RegistryError, one_line
 from ..core.lazy import lazy
 from ..core.progress import Outcome
+from ..core.tags import INDEX, REASON_LABEL, label, of_image
 from ..core.versions import DriverVersion
 from ..outcomes import index as indexes
 from ..outcomes.index import Bytes, Entry, Index, entry_of
 from ..plan.pairs import Pair, Plan
-from .index_image import BASIS_LABEL, DOCUMENT_LABEL, INDEX_TAG, SERIAL_LABEL, Published, basis, digest, push
+from .index_image import BASIS_LABEL, DOCUMENT_LABEL, SERIAL_LABEL, Published, basis, digest, push
 
 if TYPE_CHECKING:  # what builds is imported by those who build
     from concurrent.futures import Future
@@ -65,7 +66,7 @@ class Ledger:
 
     @lazy
     def _image(self) -> Published:
-        return Published(self.registry, present=INDEX_TAG in self.tags)
+        return Published(self.registry, present=INDEX in self.tags)
 
     @property
     def published(self) -> Index:
@@ -159,7 +160,7 @@ class Ledger:
                 wanted=True,
                 tags=pair.tags if wanted == "built" else (),
             )
-        if known and known.outcome == "built" and f"r-{known.recipe.removeprefix('sha256:')[:16]}" in self.tags:
+        if known and known.outcome == "built" and of_image(known.recipe) in self.tags:
             return msgspec.structs.replace(known, stale=stale, reason="built from an earlier recipe")
         reason = "its inputs left the archive before it was built" if stale else NOT_BUILT
         return entry_of(pair, "pending", reason=reason, stale=stale)
@@ -171,7 +172,7 @@ class Ledger:
             found += indexes.pending(known, plan.lock.pending_drivers)
         have = {entry.key for entry in found}
         for entry in self.published.pairs:
-            if entry.key not in have and entry.outcome == "built" and f"r-{entry.recipe[7:23]}" in self.tags:
+            if entry.key not in have and entry.outcome == "built" and of_image(entry.recipe) in self.tags:
                 found.append(msgspec.structs.replace(entry, wanted=False))
         return found
 
@@ -229,7 +230,7 @@ class Ledger:
         for arch, part in offered(self.registry, tag).items() if present else ():
             if arch not in parts or part.manifest.digest == parts[arch].manifest.digest:
                 continue
-            held = one_line(self.labels(part.manifest.digest).get("io.coreos-nvidia.driver", ""))
+            held = one_line(self.labels(part.manifest.digest).get(label("driver"), ""))
             new = owners[arch].driver.version
             with contextlib.suppress(PipelineError):
                 if DriverVersion(new) < DriverVersion(held):
@@ -274,7 +275,6 @@ class Ledger:
         return self._resolved[tag]
 
     def _resolve(self, pair: Pair, tag: str) -> Entry:
-        from ..build.pair import REASON_LABEL
 
         manifest = self.registry.manifest(tag)
         if manifest is None:
@@ -289,7 +289,7 @@ class Ledger:
             pair,
             "built",
             missing=indexes.left_out(pair),
-            kinds=tuple(labels.get("io.coreos-nvidia.kinds", "").split()),
+            kinds=tuple(labels.get(label("kinds"), "").split()),
             tags=pair.tags,
             digest=manifest.digest,
             bytes=Bytes(total, sizes[2] if len(sizes) > 2 else 0),

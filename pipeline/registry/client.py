@@ -20,7 +20,7 @@ from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 import msgspec
 
 from ..core.errors import DeleteRefusedError, DiskError, RegistryError, UsageError
-from ..core.versions import check_tag
+from ..core.tags import check_tag
 from ..fetch.partial_file import PartFile
 from .local_writer import Writer
 from .transport import ANSWER_HINT, NETWORK_HINT, AgainError, Answer, Call, RegistryHttp, codes, own_words

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.build.pair import REASON_LABEL
+from pipeline.core.tags import REASON_LABEL
 from tests.checkout import DRIVER, KERNEL, KINDS, MODULES, NEWEST, Checkout, Ran, adopt_layers
 from tests.support.pairs import Whole
 

@@ -31,8 +31,9 @@ from typing import Any, Final, Self
 
 from filelock import FileLock, Timeout
 
-from pipeline.core import scratch_dirs, user_cache
+from pipeline.core import scratch_dirs
 from pipeline.core.errors import DiskError
+from pipeline.fetch import user_cache
 from tests.support.digests import Part, code_of, digest_of, file_sha256, product, sha256, versions_of
 
 __all__ = ["Cache", "CacheBusy", "code_of", "digest_of", "product", "versions_of"]

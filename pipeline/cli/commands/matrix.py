@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from ...core.errors import UsageError
+from ...core.tags import is_failure
 from ...plan.matrix import MAX_JOBS, PAIRS_PER_JOB, matrix
 from ...plan.pairs import Pair
 from ..workspace import Workspace
@@ -65,7 +66,7 @@ def _missing(space: Workspace, pairs: tuple[Pair, ...]) -> Iterator[Pair]:
     """
     ledger = space.ledger
     tags = ledger.tags
-    failures = any(tag.startswith("failed-") for tag in tags)
+    failures = any(is_failure(tag) for tag in tags)
     for pair in pairs:
         if pair.exclusion is None and ((not failures and not tags.issuperset(pair.tags)) or not ledger.done(pair)):
             yield pair

@@ -13,16 +13,19 @@ from typing import Any, Final
 import msgspec
 
 from ...build import image_names
-from ...core import scratch_dirs, user_cache
+from ...core import scratch_dirs
 from ...core.errors import DeleteRefusedError, DiskError, RegistryError, UsageError
 from ...core.lazy import lazy
+from ...core.tags import of_image
 from ...core.text import counted
+from ...fetch import user_cache
 from ...outcomes import retention
 from ...outcomes.retention import Verdict
-from ...publish import finish_run, leftovers
+from ...publish import finish_run
 from ...registry import ghcr
 from ...registry.client import INDEX_TYPES
 from ...registry.ghcr import Packages
+from .. import leftovers
 from ..workspace import Busy, Workspace
 from .base import JSON, Plain
 
@@ -121,9 +124,7 @@ def _verdicts(space: Workspace) -> list[Verdict]:
         digests = {tag: digest for tag, (digest, _) in found.items()}
         several = sorted({digest for digest, media_type in found.values() if media_type in INDEX_TYPES})
         indexes = dict(zip(several, threads.map(partial(image_names.named, registry), several), strict=True))
-        images = {
-            f"r-{e.recipe[7:23]}": retention.image_of(e) for e in ledger.published.pairs if e.outcome == "built" and e.recipe
-        }
+        images = {of_image(e.recipe): retention.image_of(e) for e in ledger.published.pairs if e.outcome == "built" and e.recipe}
         strange = retention.unknown(digests, needs, images)
         for tag, labels in zip(strange, threads.map(ledger.labels, strange), strict=True):
             if image := retention.image_from(labels):

@@ -20,6 +20,7 @@ from pipeline.config import lockfile
 from pipeline.config.records import Lock
 from pipeline.core.errors import BadFileError, EngineError, RegistryError
 from pipeline.core.progress import Progress
+from pipeline.core.tags import of_joint
 from pipeline.engine.client import Engine
 from pipeline.fetch.fetcher import Fetcher
 from pipeline.fetch.store import Inputs
@@ -352,11 +353,11 @@ def test_kernels_of_two_architectures_that_would_share_a_tag_under_two_names_are
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_an_indexs_own_tag_follows_from_its_recipes_in_any_order(recipes: list[str], random: Any) -> None:
     shuffled = random.sample(recipes, len(recipes))
-    tag = image_names.joint_tag(recipes)
-    assert image_names.joint_tag(shuffled) == tag
+    tag = of_joint(recipes)
+    assert of_joint(shuffled) == tag
     assert tag.startswith("i-")
     assert len(tag) == 18
-    assert image_names.joint_tag(recipes[1:]) != tag
+    assert of_joint(recipes[1:]) != tag
 
 
 def test_something_under_the_name_that_is_not_ours_is_replaced(make: Make) -> None:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import UpstreamDataError
-from pipeline.core.versions import DriverVersion, KernelRelease, VersionRange, check_tag, tag_text
+from pipeline.core.tags import check_tag, tag_text
+from pipeline.core.versions import DriverVersion, KernelRelease, VersionRange
 
 drivers = st.builds(
     lambda a, b, rest: f"{a}.{b:02d}" + "".join(f".{n:02d}" for n in rest),

@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import pytest
 
 from pipeline.core.errors import BadFileError, DiskError, EngineError, PairFailed, UsageError
-from pipeline.engine.client import LABEL, Engine, address, hint
+from pipeline.core.tags import RECIPE_LABEL
+from pipeline.engine.client import Engine, address, hint
 from tests.told_server import Handler, Seen, Told, says
 
 VERSION = {"ApiVersion": "1.41", "MinAPIVersion": "1.12", "Version": "20.10.24", "Arch": "amd64", "Os": "linux"}
@@ -117,7 +118,9 @@ def test_who_has_named_the_engine_is_not_told_that_another_would_be_started() ->
     assert hint({}) == "run ./doit.sh, which starts one, or set DOCKER_HOST"
 
 
-@pytest.mark.parametrize(("labels", "there"), [({LABEL: RECIPE}, True), ({LABEL: "cd" * 32}, False), ({}, False), (None, False)])
+@pytest.mark.parametrize(
+    ("labels", "there"), [({RECIPE_LABEL: RECIPE}, True), ({RECIPE_LABEL: "cd" * 32}, False), ({}, False), (None, False)]
+)
 def test_an_image_counts_by_the_recipe_in_its_label_and_not_by_its_name(
     asked: Asked, labels: dict[str, str] | None, there: bool
 ) -> None:
@@ -141,11 +144,11 @@ def test_a_build_has_no_network_and_its_context_names_nobody(
         {"stream": "Successfully built 1\n"},
     )
     engine = asked(_build=streams(*said))
-    engine.build(context, tag="t:1", target="open", labels={LABEL: RECIPE}, args={"JOBS": "2"}, log=lines.append)
+    engine.build(context, tag="t:1", target="open", labels={RECIPE_LABEL: RECIPE}, args={"JOBS": "2"}, log=lines.append)
     (request,) = told[0].asked("POST", "/build")
     query = {name: values[0] for name, values in request.query.items()}
     assert (query["networkmode"], query["target"], query["t"]) == ("none", "open", "t:1")
-    assert (json.loads(query["labels"]), json.loads(query["buildargs"])) == ({LABEL: RECIPE}, {"JOBS": "2"})
+    assert (json.loads(query["labels"]), json.loads(query["buildargs"])) == ({RECIPE_LABEL: RECIPE}, {"JOBS": "2"})
     with tarfile.open(fileobj=io.BytesIO(request.body)) as tar:
         members = tar.getmembers()
     assert [member.name for member in members] == ["Dockerfile", "debs", "debs/a.deb"]

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.build.assemble import Image, Store, assemble, tree
-from pipeline.build.pair import REASON_LABEL, publish
+from pipeline.build.pair import publish
 from pipeline.build.shared_layers import Workshop
 from pipeline.core.errors import EngineError, RegistryError
 from pipeline.core.progress import Progress
+from pipeline.core.tags import REASON_LABEL
 from pipeline.engine.client import Engine
 from pipeline.fetch.fetcher import Fetcher
 from pipeline.fetch.store import Inputs

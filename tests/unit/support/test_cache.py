@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core import user_cache
+from pipeline.fetch import user_cache
 from tests.standins import kernel
 from tests.support import cache as cache_module
 from tests.support.cache import Cache, CacheBusy, code_of, digest_of, product, versions_of

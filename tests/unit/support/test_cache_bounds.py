@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core import user_cache
+from pipeline.fetch import user_cache
 from tests import faults
 from tests.support.cache import Cache
 from tests.support.cache_makers import Maker, line, start

@@ -19,7 +19,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from .errors import DiskError
+from ..core.errors import DiskError
 
 SCRATCH: Final = ".new."
 """How the name of a folder begins that is on its way in or out."""

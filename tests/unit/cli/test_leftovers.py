@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.build.assemble import Layer, Store, tree
+from pipeline.cli.leftovers import FEED_DAYS, SMALL, UNUSED_DAYS, Leftover, leftovers, others, remove
 from pipeline.config import lockfile
 from pipeline.config.records import kept
-from pipeline.core import scratch_dirs, user_cache
+from pipeline.core import scratch_dirs
 from pipeline.core.errors import DiskError, UsageError
+from pipeline.fetch import user_cache
 from pipeline.plan.pairs import Plan
-from pipeline.publish.leftovers import FEED_DAYS, SMALL, UNUSED_DAYS, Leftover, leftovers, others, remove
 from tests import registry_process, samples
 from tests.small_project import SmallProject
 from tests.support.cache import Cache

@@ -20,8 +20,8 @@ from typing import Final
 from msgspec import Struct
 
 from ..build.shared_layers import log_name
-from ..core import user_cache
 from ..core.errors import ROOM_HINT, DiskError, UsageError
+from ..fetch import user_cache
 from ..plan.pairs import Plan
 
 FEED_DAYS: Final = 30
