@@ -19,7 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``doit`` with ``arguments``, those of the command line where none are given; its exit status."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        if not Path("dodo.py").is_file() and words[:1] != ["--version"]:
+        if words[:1] == ["--version"]:
+            return _print_version()
+        if not Path("dodo.py").is_file():
             return complain(f"there is no dodo.py in {Path.cwd()}: run it in the checkout, or run ./doit.sh of the checkout")
         if "" in words and words[0] != "test":  # pytest takes one, for -k
             return complain("'' is neither a command nor a task: leave the empty word out")
@@ -31,6 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
     except ImportError as error:
         return damaged(error)
+
+
+def _print_version() -> int:
+    from importlib.metadata import version
+
+    from .. import VERSION
+
+    print(f"coreos-nvidia {VERSION} (doit {version('doit')})")
+    return 0
 
 
 def _help(words: list[str]) -> list[str]:

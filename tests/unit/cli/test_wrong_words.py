@@ -142,7 +142,7 @@ def test_a_directory_that_is_no_checkout_is_said_in_one_line(words: list[str], t
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", [["help"], ["list"], ["help", "status"], ["--version"]], ids=" ".join)
+@pytest.mark.parametrize("command", [["help"], ["list"], ["help", "status"]], ids=" ".join)
 def test_what_can_be_meant_ends_well(command: list[str]) -> None:
     done = subprocess.run([*PROGRAM, *command], check=False, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
