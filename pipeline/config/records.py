@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from ..core import tags
 from ..core.lazy import lazy
 
 Kind = Literal["open", "proprietary"]
@@ -286,3 +287,9 @@ class Lock(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, 
 def is_tarball(name: str) -> bool:
     """Whether a file of a kernel of form ``source`` is kernel.org's source; the other one is its configuration."""
     return name.startswith("linux-") and name.endswith(".tar.xz")
+
+
+def qualified_tags(kernel: Kernel, driver: str) -> list[str]:
+    """``<nvidia>-<kernel>-<ID><VERSION_ID>`` for every release with that kernel (GPU Operator's form)."""
+    os_tags = sorted({release.os_tag for release in kernel.releases})
+    return [tags.qualified(driver, kernel.kernel, os_tag) for os_tag in os_tags]

@@ -10,8 +10,7 @@ from functools import partial
 
 from ..config import compat
 from ..config.compat import Compat, Patch, Verdict
-from ..config.lockfile import qualified_tags
-from ..config.records import Driver, Kernel, Kind, Lock
+from ..config.records import Driver, Kernel, Kind, Lock, qualified_tags
 from ..config.versions_toml import Wanted, kinds_of
 from ..core import tags as tag_names
 from ..core.errors import UsageError
