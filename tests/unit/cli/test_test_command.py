@@ -60,7 +60,7 @@ def test_an_empty_word_is_no_test_file(words: list[str]) -> None:
     ("words", "said"),
     [
         (["--nosuch"], "pytest: unrecognized arguments: --nosuch: 'doit test --help' lists its options"),
-        (["--check-words", "tests/unit/test_versions.py", "-k"], "pytest: argument -k: expected one argument: "),
+        (["--check-words", "tests/unit/core/test_versions.py", "-k"], "pytest: argument -k: expected one argument: "),
         (["--check-words", "-p", "nosuch"], 'pytest: Error importing plugin "nosuch": '),
     ],
 )

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 HOLD = """
 import sys
 from pathlib import Path
-from pipeline.workspace import Workspace
+from pipeline.cli.workspace import Workspace
 with Workspace(Path(sys.argv[1]), {}).alone():
     print("held", flush=True)
     sys.stdin.read()

@@ -27,8 +27,8 @@ SUM = hashlib.sha256(DATA).hexdigest()
 TAKE = """
 import sys
 from pathlib import Path
-from pipeline.pinned import File
-from pipeline.workspace import Workspace
+from pipeline.config.records import File
+from pipeline.cli.workspace import Workspace
 space = Workspace(Path.cwd())
 file = File(name="x", version="1", sha256=sys.argv[2], size=int(sys.argv[3]), trust="vendor-sum", urls=(sys.argv[1],))
 print(space.inputs.path(file))

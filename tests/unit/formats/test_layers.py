@@ -214,7 +214,7 @@ def test_a_layer_that_unpacks_to_more_than_the_limit_is_refused(made: Callable[[
 
 
 def test_names_without_end_are_refused_since_readers_keep_them(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.unpacking.MAX_NAMES", 64 << 10)
+    monkeypatch.setattr("pipeline.formats.unpacking.MAX_NAMES", 64 << 10)
     blob = place.parent.with_name("blob")
     blob.write_bytes(many_files())
     with pytest.raises(IntegrityError, match=r"^a layer holds more names than 65536 bytes have room for: delete "):
