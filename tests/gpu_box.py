@@ -26,6 +26,8 @@ NODES: Final = {
     "nvidia-uvm": (238, 0),
     "nvidia-uvm-tools": (238, 1),
 }
+LONGEST: Final = 900
+"""Seconds after which a script is taken for hung: many times what one needs, since a machine may be busy with other things."""
 _NAMESPACE: Final = r"""
 set -eu
 cd "$BOX"
@@ -104,8 +106,12 @@ class GpuBox:
 
     def run(self, script: str) -> str:
         """As ``inside``; a script that fails is an assertion with its last words."""
-        process = self.started(script)
-        out, err = process.communicate(timeout=300)
+        with self.started(script) as process:
+            try:
+                out, err = process.communicate(timeout=LONGEST)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
         assert process.returncode == 0, f"{script}: {out[-1000:]}{err[-2000:]}"
         return out
 

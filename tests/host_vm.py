@@ -46,7 +46,7 @@ PACKAGES = (
 BESIDE = (*(f"{part}-{kernel}" for kernel in (KERNEL, NEXT) for part in ("vmlinuz", "initrd.img")), "grub.img")
 """Files beside a disk that a machine is started from."""
 COMMAND_LINE = "console=ttyS0 panic=-1 quiet loglevel=3 systemd.show_status=0"
-LONGEST = 900
+LONGEST = 2400
 """Seconds after which a machine is taken for stuck; up and done it is in half a minute where nothing else runs."""
 
 CASE_FILES = """[Unit]
@@ -78,7 +78,7 @@ uptime() { cut -d. -f1 /proc/uptime; }
 state() { systemctl show -P ActiveState -P SubState nvidia-driver.service | tr '\n' ' '; }
 # rest: waits until the driver's unit is done, or waits between two tries.
 rest() {
-    end=$(($(uptime) + 450))
+    end=$(($(uptime) + 1500))
     until systemctl is-active -q nvidia-driver.service || systemctl is-failed -q nvidia-driver.service ||
         [ "$(systemctl show -P SubState nvidia-driver.service)" = auto-restart ] || [ "$(uptime)" -gt $end ]; do sleep 3; done
 }

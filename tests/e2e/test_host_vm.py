@@ -94,7 +94,7 @@ def test_a_registry_that_is_down_is_asked_again_and_a_silent_one_is_not_waited_f
     vm = Vm(installed, tmp_path / "vm", **site.settings())
     proxy = f"http://{GATEWAY}:{site.wire.port}"
     script = """
-    step down; end=$(($(uptime) + 120))
+    step down; end=$(($(uptime) + 300))
     until state | grep -q ^activating || [ $(uptime) -gt $end ]; do sleep 1; done; echo "unit $(state)"
     asked() { journalctl -b -o cat -u nvidia-driver.service | grep -c 'asking again'; }
     until [ "$(asked)" -ge 2 ] || [ $(uptime) -gt $end ]; do sleep 1; done
@@ -125,7 +125,7 @@ def test_the_full_image_fills_the_volume_whose_tools_run_before_any_module_is_lo
     settings = {"DRIVER_REGISTRY": f"http://{place}", "DRIVER_VERSION": A, "DRIVER_INSECURE": "1", "NVIDIA_DRIVER_TRY": "1"}
     vm = Vm(installed, tmp_path / "vm", **settings)
     script = f"""
-    step volume; end=$(($(uptime) + 420))
+    step volume; end=$(($(uptime) + 1500))
     until ! systemctl show -P ActiveState nvidia-driver.service | grep -q activating || [ $(uptime) -gt $end ]; do sleep 2; done
     said; cat $VOLUMES/{A}/.complete; ls $VOLUMES/{A}; ls $VOLUMES/{A}/lib64
     step tool; $VOLUMES/{A}/host-bin/nvidia-smi; echo ended $?

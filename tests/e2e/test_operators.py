@@ -70,7 +70,7 @@ OPERATOR = ("--privileged", "--env=PATH=/box/bin:/usr/local/nvidia/bin:/usr/sbin
 INIT = r"""
 {podman} {run} --name operator {words} {image} init > "$BOX/said" 2>&1 &
 until grep -q ^Ready run/nvidia/validations/.driver-daemons-status 2> /dev/null; do
-  [ "$((n += 1))" -le 600 ] || {{ cat "$BOX/said"; exit 1; }}
+  [ "$((n += 1))" -le 6000 ] || {{ cat "$BOX/said"; exit 1; }}
   kill -0 $! || {{ cat "$BOX/said"; exit 1; }}
   sleep 0.1
 done

@@ -23,6 +23,8 @@ from tests.registry_process import running_registry
 def writer_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process by the name of docker-registry, whose number the records here have."""
     with subprocess.Popen(["docker-registry", "60"], executable=shutil.which("sleep")) as process:
+        while not Path("/proc", str(process.pid), "cmdline").read_bytes():  # it has no arguments for a moment during execve
+            assert process.poll() is None
         monkeypatch.setitem(LINES, "PID", str(process.pid))
         yield
         process.kill()
