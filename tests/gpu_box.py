@@ -8,13 +8,12 @@ there, so that paths are those of a real host while the machine's own are left a
 from __future__ import annotations
 
 import os
-import re
 import stat
 import subprocess
 from pathlib import Path
 from typing import Final
 
-from tests.synthetic_machine import STAND_INS
+from tests.synthetic_machine import READ_MODULE, READ_TEXT, STAND_INS
 
 UUIDS: Final = ("GPU-01234567-89ab-cdef-0123-456789abcdef", "GPU-11234567-89ab-cdef-0123-456789abcdef")
 ADDRESSES: Final = ("0000:00:06.0", "0000:00:07.0")
@@ -72,8 +71,7 @@ class GpuBox:
             words = f"Model: \t\t NVIDIA H100\nGPU UUID: \t {uuid}\nDevice Minor: \t {minor}\nGPU Excluded:\t No"
             self.write(f"proc/driver/nvidia/gpus/{address}/information", words)
         for name in ("insmod", "rmmod", "modprobe", "dmesg"):
-            # The modules are real ones: what they say of themselves is read as modinfo reads it.
-            text = re.sub(r"sed -n 's/\^(\w+): //p' \"", r'modinfo -F \1 "', STAND_INS[name].strip())
+            text = STAND_INS[name].strip().replace(READ_TEXT, READ_MODULE)
             self.write(f"bin/{name}", f"#!/bin/sh\n{text}").chmod(0o755)
 
     def write(self, path: str, text: str) -> Path:

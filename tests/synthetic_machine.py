@@ -22,6 +22,15 @@ H200: Final = "2335"
 UUID: Final = "GPU-01234567-89ab-cdef-0123-456789abcdef"
 MARKER: Final = "~Module signature appended~\n"
 
+READ_TEXT: Final = r"""
+depends=''; version=''
+while read -r key rest; do
+  case $key in version:) version=$rest ;; depends:) depends=$rest ;; esac
+done < "$file"
+""".strip()
+"""How the stand-in of insmod reads a module that is a text with the lines ``version:`` and ``depends:``."""
+READ_MODULE: Final = 'version=$(modinfo -F version "$file"); depends=$(modinfo -F depends "$file")'
+"""How it reads a real one."""
 STAND_INS: Final = {
     "insmod": r"""
 name=${1##*/}; name=${name%.ko}; file=$1; shift
@@ -30,10 +39,9 @@ if [ -e "$REFUSE/$name" ]; then
   echo "insmod: ERROR: could not insert module $file: $(cat "$REFUSE/$name")" >&2; exit 1
 fi
 underscored() { own=$1; while :; do case $own in *-*) own=${own%%-*}_${own#*-} ;; *) break ;; esac; done; }
-depends=''; version=''
-while read -r key rest; do
-  case $key in version:) version=$rest ;; depends:) depends=$rest ;; esac
-done < "$file"
+"""
+    + READ_TEXT
+    + r"""
 underscored "$depends"; depends=$own; underscored "$name"
 mkdir -p "$SYSFS/module/$own/holders"; echo 0 > "$SYSFS/module/$own/refcnt"; echo "$version" > "$SYSFS/module/$own/version"
 IFS=,
