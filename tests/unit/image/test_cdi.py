@@ -179,7 +179,7 @@ def test_cdi_refuses_libraries_of_another_version(machine: Machine) -> None:
     assert f"libcuda.so.{DRIVER} is missing" in machine.run("cdi", "--driver-root", f"/{LAYOUT}", status=2)
 
 
-INVENTORY: Final = IMAGE.parents[2] / "shared/hosts/h200-580.159.04.inventory.txt"
+INVENTORY: Final = IMAGE.parents[1] / "shared/hosts/h200-580.159.04.inventory.txt"
 
 
 def test_cdi_of_a_recorded_host_mounts_each_library_of_its_driver(machine: Machine) -> None:

@@ -29,7 +29,7 @@ from tests.synthetic_machine import (
     machine_of,
 )
 
-RECORDED: Final = IMAGE.parents[2] / "shared"
+RECORDED: Final = IMAGE.parents[1] / "shared"
 TAG: Final = KERNEL.replace("+", "_")
 
 
